@@ -1,0 +1,27 @@
+import type { LoadedCommand } from './command.ts';
+
+/** A command that is loaded when it is called. */
+export type CommandEntry = {
+  /** One line for the list of commands. */
+  readonly summary: string;
+  load(): Promise<LoadedCommand>;
+};
+
+/** Commands under a common word, such as `dataset check` and `dataset worlds`. */
+export type CommandGroup = {
+  readonly summary: string;
+  readonly commands: { readonly [name: string]: CommandEntry };
+};
+
+/** Every command of the program, by name, in the order of the help. */
+export const commands: { readonly [name: string]: CommandEntry | CommandGroup } = {
+  dataset: {
+    summary: 'Check or make training clips',
+    commands: {
+      check: {
+        summary: 'Say what training would do with every clip, and why',
+        load: async () => (await import('./dataset-check.ts')).datasetCheck,
+      },
+    },
+  },
+};
