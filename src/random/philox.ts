@@ -141,7 +141,8 @@ export class RandomStream {
   readonly key: Key;
   /** Draws made so far: a plain integer to store with a checkpoint, and settable to move in the stream. */
   position: number;
-  #block = new Uint32Array(4);
+  readonly #block = new Uint32Array(4);
+  readonly #normals = new Float32Array(4);
   #blockIndex = -1;
 
   /** A stream over `key` whose next draw is number `position` (default 0). */
@@ -169,9 +170,8 @@ export class RandomStream {
   /** The next normal float64 of the given mean and standard deviation (default 0 and 1), rounded to float32 before scaling. */
   normal(mean = 0, deviation = 1): number {
     const half = this.#advance();
-    const pair = new Float32Array(2);
-    boxMuller(this.#block.subarray(half, half + 2), pair, 2);
-    return mean + deviation * (pair[0] ?? 0);
+    boxMuller(this.#block, this.#normals, 4);
+    return mean + deviation * (this.#normals[half] ?? 0);
   }
 
   /**
