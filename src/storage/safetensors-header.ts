@@ -236,12 +236,11 @@ function storedBytes(dtype: StoredDType, shape: Shape, fail: Fail): number {
 function checkLayout(tensors: readonly StoredTensor[], dataLength: number, fail: Fail): void {
   let end = 0;
   for (const { name, begin, byteLength } of tensors) {
-    const label = `tensor ${nameForMessage(name)}`;
-    if (begin < end) fail(`${label} begins at byte ${begin}, inside the tensor before it`);
-    if (begin > end)
-      fail(`${label} begins at byte ${begin} and leaves ${begin - end} bytes before it unused`);
+    const refuse = (problem: string): never => fail(`tensor ${nameForMessage(name)} ${problem}`);
+    if (begin < end) refuse(`begins at byte ${begin}, inside the tensor before it`);
+    if (begin > end) refuse(`begins at byte ${begin} and leaves ${begin - end} bytes before it unused`);
     end = begin + byteLength;
-    if (end > dataLength) fail(`${label} ends at byte ${end} of the ${dataLength} bytes of data`);
+    if (end > dataLength) refuse(`ends at byte ${end} of the ${dataLength} bytes of data`);
   }
   if (end < dataLength) fail(`${dataLength - end} bytes follow the last tensor`);
 }
