@@ -159,6 +159,18 @@ describe('the published format', () => {
     expect((await readFile(path)).toString('latin1')).toBe(expected.toString('latin1'));
   });
 
+  it('orders names by their UTF-8 bytes, as the Python library does', async () => {
+    const path = join(folder, 'names.safetensors');
+    const names = ['\u{1f39e}', '\uffee', 'é', 'z', 'Z', 'zz', ''];
+    await writeSafetensors(
+      path,
+      names.map((name) => entryOf(name, zeros('bool', [1]))),
+    );
+    await using file = await openSafetensors(path);
+    const sorted = names.sort((a, b) => Buffer.compare(Buffer.from(a), Buffer.from(b)));
+    expect([...file.tensors.keys()]).toEqual(sorted);
+  });
+
   it('is read: the example of its reference implementation, whose header is not padded', async () => {
     const path = join(folder, 'example.safetensors');
     const header = '{"test":{"dtype":"I32","shape":[2,2],"data_offsets":[0,16]}}';
