@@ -5,20 +5,24 @@
  */
 export type WriteFormat = 'mp4' | 'webm' | 'gif' | 'webp' | 'png' | 'jpeg' | 'frames';
 
-const endings: { readonly [ending: string]: WriteFormat } = {
-  '.mp4': 'mp4',
-  '.webm': 'webm',
-  '.gif': 'gif',
-  '.webp': 'webp',
-  '.png': 'png',
-  '.jpg': 'jpeg',
-  '.jpeg': 'jpeg',
-  '': 'frames',
-};
+const endings: ReadonlyMap<string, WriteFormat> = new Map([
+  ['.mp4', 'mp4'],
+  ['.webm', 'webm'],
+  ['.gif', 'gif'],
+  ['.webp', 'webp'],
+  ['.png', 'png'],
+  ['.jpg', 'jpeg'],
+  ['.jpeg', 'jpeg'],
+  ['', 'frames'],
+]);
+
+/** The endings that {@link formatOf} knows, for messages. */
+export const formatNames = `${[...endings.keys()].filter(Boolean).join(', ')}, or a name without ending for a folder of frames`;
 
 /** The format that `path` asks for by its ending (none, or a slash at the end, means a frame folder); undefined if none does. */
 export function formatOf(path: string): WriteFormat | undefined {
-  const name = path.replace(/\/+$/, '').split('/').pop() ?? '';
+  if (path.endsWith('/')) return 'frames';
+  const name = path.split('/').pop() ?? '';
   const dot = name.lastIndexOf('.');
-  return endings[dot > 0 && !path.endsWith('/') ? name.slice(dot).toLowerCase() : ''];
+  return endings.get(dot > 0 ? name.slice(dot).toLowerCase() : '');
 }

@@ -1,6 +1,6 @@
 /** What a media file says of its video, before any frame is decoded. */
 export interface MediaInfo {
-  /** Container, e.g. `mp4`, `webm`, `avi`, `mpegts`, `gif`, `png`, `folder` (numbered pictures). */
+  /** Container, e.g. `mp4`, `matroska` (webm too), `avi`, `mpegts`, `gif`, `png`, `folder` (numbered pictures). */
   readonly format: string;
   /** Codec, e.g. `h264`, `vp9`, `gif`, `png`. */
   readonly codec: string;

@@ -1,67 +1,12 @@
-import type { Size, Video } from './frames.ts';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { UserError } from '../errors.ts';
+import type { NextAnswer, OpenAnswer, OpenAsk } from './child/protocol.ts';
+import { joinFrames, type Size, type Video } from './frames.ts';
 import type { MediaInfo } from './media-info.ts';
-
-/** Which frames to read and in what form. Everything left out means "as in the file". */
-export interface ReadOptions {
-  /** First moment wanted, in seconds of the file's own clock; default 0. Frames that appear at or after it are given. */
-  readonly start?: number;
-  /** First moment no longer wanted, in seconds; default the end of the file. */
-  readonly end?: number;
-  /** At most this many frames (after re-timing). Reading stops there, and that is no shortfall. */
-  readonly maxFrames?: number;
-  /**
-   * Re-time to this many frames a second. Left out, every frame of the file is given once with its own timestamp, at
-   * constant or variable rate. Given, output frame `k` stands at `start + k / rate` and shows the file's frame nearest
-   * in time: frames are repeated or left out, never blended, and {@link ReadReport} counts both.
-   */
-  readonly rate?: number;
-  /** Size of the frames given; default as displayed ({@link MediaInfo}). Downscaling is anti-aliased. */
-  readonly size?: Size;
-  /** What to do when `size` has another aspect ratio: `stretch` (default), or `cover`: fill it and crop the rest evenly. */
-  readonly fit?: 'stretch' | 'cover';
-  /** Colour [r, g, b] behind transparent pictures; default white. */
-  readonly background?: readonly [number, number, number];
-  /**
-   * What to do when there is less video in the file than its container claims, or part of it cannot be decoded:
-   * `error` (default) throws a {@link UserError} after the frames that could be had; `report` states it in
-   * {@link ReadReport.shortfall}.
-   */
-  readonly onShortfall?: 'error' | 'report';
-}
-
-/** Bounds that hold for every file, because any file may be hostile. */
-export interface ReadLimits {
-  /** Seconds that one step (opening, or one chunk of frames) may take before the child process is killed; default 30. */
-  readonly seconds?: number;
-  /** Bytes of memory a child process may take before it is killed; default 2 GiB. */
-  readonly memory?: number;
-  /** Pixels that one coded frame may have; default 64 million (about 8K by 8K). */
-  readonly pixels?: number;
-  /** Bytes that the frames of one `read` may take together; default 4 GiB. `stream` is not bound by it. */
-  readonly bytes?: number;
-}
-
-/** Video that a file should have given and did not. */
-export interface Shortfall {
-  /** Frames given. */
-  readonly got: number;
-  /** Frames to be expected from the container's claims; undefined when only a duration was claimed or the rate varies. */
-  readonly expected: number | undefined;
-  /** One line for people, without the file's name. */
-  readonly reason: string;
-}
-
-/** What happened while reading. */
-export interface ReadReport {
-  /** Frames given. */
-  readonly frames: number;
-  /** Frames of the file that re-timing showed more than once (counting the repeats). */
-  readonly repeated: number;
-  /** Frames of the file that re-timing left out. */
-  readonly dropped: number;
-  /** Set when the file gave less than it claims; undefined when everything asked for is there. */
-  readonly shortfall: Shortfall | undefined;
-}
+import type { MediaProcess } from './media-process.ts';
+import { ProcessPool } from './process-pool.ts';
+import type { ReadLimits, ReadOptions, ReadReport } from './read-types.ts';
 
 /** A {@link Video} and how it was read. */
 export interface ReadResult {
@@ -79,6 +24,16 @@ export interface VideoStream extends AsyncIterable<Video>, AsyncDisposable {
   readonly report: ReadReport;
 }
 
+/** Bytes of pixels in one piece of a stream. */
+const pieceBytes = 16 * 2 ** 20;
+
+const defaultLimits: Required<ReadLimits> = {
+  seconds: 30,
+  memory: 2 * 2 ** 30,
+  pixels: 64e6,
+  bytes: 4 * 2 ** 30,
+};
+
 /**
  * Reads media files in supervised child processes. Several files are read at once, one per process; more requests wait
  * their turn. A file that crashes, hangs or swells its process costs that process only: it is killed, the request
@@ -93,20 +48,40 @@ export interface VideoStream extends AsyncIterable<Video>, AsyncDisposable {
  * device, playlist, a file that refers to other files) is refused.
  */
 export class MediaReader implements AsyncDisposable {
+  readonly #pool: ProcessPool;
+  readonly #limits: Required<ReadLimits>;
+  readonly #threads: number;
+
   /** @param options.processes files read at once, default 1; processes start when first needed. */
   constructor(options: { readonly processes?: number; readonly limits?: ReadLimits } = {}) {
-    void options;
+    const processes = Math.max(1, Math.floor(options.processes ?? 1));
+    this.#limits = { ...defaultLimits, ...options.limits };
+    this.#pool = new ProcessPool(processes, this.#limits);
+    // More decoding threads than 4 cost memory in each (whole frames) and gain little.
+    this.#threads = Math.min(4, Math.max(1, Math.ceil(availableParallelism() / processes)));
   }
 
   /** What the file says of its video. @throws UserError one line naming the file. */
-  probe(path: string): Promise<MediaInfo> {
-    return Promise.reject(new Error(`probe ${path}: under construction`));
+  async probe(path: string): Promise<MediaInfo> {
+    await using stream = await this.stream(path);
+    return stream.info;
   }
 
   /** Reads frames into memory. @throws UserError one line naming the file; also on a shortfall, unless told to report it. */
-  read(path: string, options: ReadOptions = {}): Promise<ReadResult> {
-    void options;
-    return Promise.reject(new Error(`read ${path}: under construction`));
+  async read(path: string, options: ReadOptions = {}): Promise<ReadResult> {
+    await using stream = await this.stream(path, options);
+    const pieces: Video[] = [];
+    let bytes = 0;
+    for await (const piece of stream) {
+      bytes += piece.data.length;
+      if (bytes > this.#limits.bytes) {
+        throw new UserError(
+          `${path}: its frames take more than ${Math.round(this.#limits.bytes / 2 ** 20)} MB; read a range or smaller frames`,
+        );
+      }
+      pieces.push(piece);
+    }
+    return { video: joinFrames(pieces), info: stream.info, report: stream.report };
   }
 
   /**
@@ -115,13 +90,139 @@ export class MediaReader implements AsyncDisposable {
    *
    * @throws UserError one line naming the file, at once or while iterating.
    */
-  stream(path: string, options: ReadOptions = {}): Promise<VideoStream> {
-    void options;
-    return Promise.reject(new Error(`stream ${path}: under construction`));
+  async stream(path: string, options: ReadOptions = {}): Promise<VideoStream> {
+    const ask = openAsk(path, options, this.#limits, this.#threads);
+    const process = await this.#pool.acquire();
+    try {
+      const { answer } = await process.call(path, 'open', ask);
+      return new ProcessStream(path, process, answer, options, () => this.#pool.release(process));
+    } catch (error) {
+      if (process.alive) await process.call(path, 'close', {});
+      this.#pool.release(process);
+      throw error;
+    }
   }
 
   /** Stops the child processes; requests under way fail. */
-  async [Symbol.asyncDispose](): Promise<void> {}
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#pool[Symbol.asyncDispose]();
+  }
+}
+
+function openAsk(path: string, options: ReadOptions, limits: Required<ReadLimits>, threads: number): OpenAsk {
+  const { start = 0, end, maxFrames, rate, size, fit = 'stretch', background = [255, 255, 255] } = options;
+  const refuse = (what: string, remedy: string): never => {
+    throw new UserError(`${path}: cannot read ${what}; ${remedy}`);
+  };
+  if (!(start >= 0)) refuse(`from ${start} s`, 'start at 0 or later');
+  if (end !== undefined && !(end > start))
+    refuse(`from ${start} s to ${end} s`, 'the end must be after the start');
+  if (rate !== undefined && !(rate > 0 && rate <= 1000))
+    refuse(`at ${rate} frames a second`, 'use 0.001 to 1000');
+  if (maxFrames !== undefined && !(maxFrames >= 1)) refuse(`${maxFrames} frames`, 'ask for at least 1');
+  if (size && !(isSide(size.width) && isSide(size.height) && size.width * size.height <= limits.pixels)) {
+    refuse(`at ${size.width}x${size.height}`, `use whole numbers, at most ${limits.pixels} pixels together`);
+  }
+  return {
+    path: resolve(path),
+    start,
+    end: end === undefined || end === Number.POSITIVE_INFINITY ? null : end,
+    maxFrames: maxFrames ?? null,
+    rate: rate ?? null,
+    size: size ?? null,
+    fit,
+    background,
+    pixels: limits.pixels,
+    threads,
+    pieceBytes,
+  };
+}
+
+function isSide(value: number): boolean {
+  return Number.isInteger(value) && value >= 1;
+}
+
+/** A file open in a child process. Two pieces are asked for ahead, so that decoding goes on while one is used. */
+class ProcessStream implements VideoStream {
+  readonly info: MediaInfo;
+  readonly size: Size;
+  readonly #path: string;
+  readonly #process: MediaProcess;
+  readonly #rate: number;
+  readonly #options: ReadOptions;
+  readonly #release: () => void;
+  #report: ReadReport = { frames: 0, repeated: 0, dropped: 0, shortfall: undefined };
+  #ended: Promise<void> | undefined;
+
+  constructor(
+    path: string,
+    process: MediaProcess,
+    opened: OpenAnswer,
+    options: ReadOptions,
+    release: () => void,
+  ) {
+    this.info = opened.info;
+    this.size = opened.size;
+    this.#path = path;
+    this.#process = process;
+    this.#rate = opened.rate;
+    this.#options = options;
+    this.#release = release;
+  }
+
+  get report(): ReadReport {
+    return this.#report;
+  }
+
+  async *[Symbol.asyncIterator](): AsyncGenerator<Video> {
+    try {
+      let ahead = this.#next();
+      for (;;) {
+        const { answer, payload } = await ahead;
+        if (!answer.report) ahead = this.#next();
+        const frames = answer.timestamps.length;
+        this.#report = answer.report ?? { ...this.#report, frames: this.#report.frames + frames };
+        if (frames > 0) {
+          const timestamps = Float64Array.from(answer.timestamps);
+          yield { data: payload, frames, ...this.size, rate: this.#rate, timestamps };
+        }
+        if (answer.report) break;
+      }
+      const { shortfall } = this.#report;
+      if (shortfall && this.#options.onShortfall !== 'report') {
+        const expected = shortfall.expected === undefined ? '' : ` of ${shortfall.expected}`;
+        throw new UserError(
+          `${this.#path}: only ${shortfall.got}${expected} frames are sound: ${shortfall.reason}; ` +
+            'leave it out, or have the shortfall reported',
+        );
+      }
+    } finally {
+      await this[Symbol.asyncDispose]();
+    }
+  }
+
+  /** Ends the reading and gives the process back. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#ended ??= this.#end();
+    return this.#ended;
+  }
+
+  #next(): Promise<{ answer: NextAnswer; payload: Uint8Array }> {
+    const next = this.#process.call(this.#path, 'next', {});
+    // Asked for ahead: when the loop is left early nobody awaits it, and its failure no longer matters.
+    next.catch(() => {});
+    return next;
+  }
+
+  async #end(): Promise<void> {
+    try {
+      if (this.#process.alive) await this.#process.call(this.#path, 'close', {});
+    } catch {
+      // It died while closing: the pool replaces it, and everything that was asked for has been given.
+    } finally {
+      this.#release();
+    }
+  }
 }
 
 /** {@link MediaReader.probe} with a process of its own; use a reader for many files (a process takes 0.3 s to start). */

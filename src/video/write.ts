@@ -1,5 +1,11 @@
-import type { WriteFormat } from './formats.ts';
-import type { Video } from './frames.ts';
+import { availableParallelism } from 'node:os';
+import { resolve } from 'node:path';
+import { UserError } from '../errors.ts';
+import type { CreateAsk } from './child/protocol.ts';
+import { formatNames, formatOf, type WriteFormat } from './formats.ts';
+import { type Size, sliceFrames, type Video } from './frames.ts';
+import { MediaProcess } from './media-process.ts';
+import { placeComplete } from './place-complete.ts';
 
 /** How to write. Everything has a default. */
 export interface WriteOptions {
@@ -23,6 +29,12 @@ export interface WriteResult {
   readonly bytes: number;
 }
 
+// Writing our own frames is not hostile, but a full pipe or a hung disk must still end.
+const limits = { seconds: 300, memory: 8 * 2 ** 30 };
+
+/** Bytes of frames sent to the encoder at a time. */
+const pieceBytes = 16 * 2 ** 20;
+
 /**
  * Writes frames to a media file. Frames keep their timestamps (variable rate included), shifted to begin at 0.
  *
@@ -33,12 +45,63 @@ export interface WriteResult {
  * @throws UserError one line naming the path: unknown ending, odd size, no frames, target not writable or full, or in
  * the way (a symbolic link, device, other folder).
  */
-export function writeVideo(
+export async function writeVideo(
   source: Video | Iterable<Video> | AsyncIterable<Video>,
   path: string,
   options: WriteOptions = {},
 ): Promise<WriteResult> {
-  void source;
-  void options;
-  return Promise.reject(new Error(`write ${path}: under construction`));
+  const settings = check(path, options);
+  const process = new MediaProcess(limits);
+  try {
+    const frames = { count: 0 };
+    const bytes = await placeComplete(resolve(path), settings.format === 'frames', async (temporary) => {
+      frames.count = await encode(source, process, { ...settings, path: temporary, name: path });
+      await process.end();
+    });
+    return { path, format: settings.format, frames: frames.count, bytes };
+  } finally {
+    await process.end();
+  }
+}
+
+type Settings = Omit<CreateAsk, 'path' | 'name' | 'size' | 'rate'>;
+
+function check(path: string, options: WriteOptions): Settings {
+  const { format = formatOf(path), quality = 80, oddSize = 'error', loop = 0 } = options;
+  if (!format) throw new UserError(`${path}: no format has this ending; use one of ${formatNames}`);
+  if (!(quality >= 0 && quality <= 100)) throw new UserError(`${path}: quality ${quality}; use 0 to 100`);
+  if (!(Number.isInteger(loop) && loop >= 0 && loop <= 65535))
+    throw new UserError(`${path}: loop ${loop}; use 0 to 65535`);
+  return { format, quality, oddSize, loop, threads: Math.min(16, availableParallelism()) };
+}
+
+async function encode(
+  source: Video | Iterable<Video> | AsyncIterable<Video>,
+  process: MediaProcess,
+  ask: Settings & { path: string; name: string },
+): Promise<number> {
+  let size: Size | undefined;
+  for await (const piece of 'data' in source ? [source] : source) {
+    if (piece.frames === 0) continue;
+    if (!size) {
+      size = { width: piece.width, height: piece.height };
+      await process.call(ask.name, 'create', { ...ask, size, rate: piece.rate });
+    }
+    if (piece.width !== size.width || piece.height !== size.height) {
+      throw new UserError(
+        `${ask.name}: frames of ${piece.width}x${piece.height} after ${size.width}x${size.height}; resize them to one size`,
+      );
+    }
+    for (const part of parts(piece)) {
+      await process.call(ask.name, 'add', { timestamps: [...part.timestamps] }, part.data);
+    }
+  }
+  if (!size) throw new UserError(`${ask.name}: no frames to write; give at least one`);
+  const { answer } = await process.call(ask.name, 'finish', {});
+  return answer.frames;
+}
+
+function* parts(video: Video): Generator<Video> {
+  const frames = Math.max(1, Math.floor(pieceBytes / (video.width * video.height * 3)));
+  for (let from = 0; from < video.frames; from += frames) yield sliceFrames(video, from, from + frames);
 }

@@ -1,0 +1,92 @@
+import { UserError } from '../../errors.ts';
+import { targetSize } from './limits.ts';
+import { type OpenedFile, openSource } from './open-source.ts';
+import type { NextAnswer, OpenAnswer, OpenAsk } from './protocol.ts';
+import { type SelectTally, type Shown, select } from './select.ts';
+import { judge } from './shortfall.ts';
+
+/** An open file on its way to the parent, piece by piece. */
+export class Reading {
+  readonly #ask: OpenAsk;
+  readonly #file: OpenedFile;
+  readonly #shown: AsyncGenerator<Shown>;
+  readonly #tally: SelectTally = { given: 0, repeated: 0, dropped: 0, reachedEnd: false };
+  /** Taken from the source and not yet given, because the piece before was full. */
+  #waiting: { time: number; pixels: Uint8Array } | undefined;
+
+  private constructor(ask: OpenAsk, file: OpenedFile) {
+    this.#ask = ask;
+    this.#file = file;
+    const { start, end, rate, maxFrames } = ask;
+    const wanted = { start, end: end ?? Infinity, rate, maxFrames: maxFrames ?? Infinity };
+    this.#shown = select(file.source, wanted, this.#tally);
+  }
+
+  /** @throws UserError when the file cannot be opened. */
+  static async open(ask: OpenAsk): Promise<Reading> {
+    return new Reading(ask, await openSource(ask));
+  }
+
+  /** What holds for all frames to come. */
+  get opened(): OpenAnswer {
+    const { info } = this.#file.source;
+    return {
+      info,
+      size: targetSize(this.#ask, info),
+      rate: this.#ask.rate ?? this.#file.source.tally().rate,
+    };
+  }
+
+  /** The next piece. @throws UserError when the file has changed, or has no frame to give. */
+  async next(): Promise<{ answer: NextAnswer; payload: Uint8Array[] }> {
+    const payload: Uint8Array[] = [];
+    const timestamps: number[] = [];
+    let bytes = 0;
+    for (;;) {
+      const frame = this.#waiting ?? (await this.#take());
+      this.#waiting = undefined;
+      if (!frame) return { answer: { timestamps, report: this.#report() }, payload };
+      if (bytes > 0 && bytes + frame.pixels.length > this.#ask.pieceBytes) {
+        this.#waiting = frame;
+        return { answer: { timestamps, report: null }, payload };
+      }
+      payload.push(frame.pixels);
+      timestamps.push(frame.time);
+      bytes += frame.pixels.length;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#shown.return(undefined);
+    this.#file.source.close();
+  }
+
+  async #take(): Promise<{ time: number; pixels: Uint8Array } | undefined> {
+    const { value, done } = await this.#shown.next();
+    return done ? undefined : { time: value.time, pixels: await value.frame.pixels() };
+  }
+
+  #report(): NextAnswer['report'] {
+    this.#file.checkUnchanged();
+    const { given, repeated, dropped, reachedEnd } = this.#tally;
+    const tally = this.#file.source.tally();
+    const shortfall = judge(tally, reachedEnd, given);
+    if (given === 0) {
+      const { path, start } = this.#ask;
+      if (tally.frames > 0 && start >= tally.lastEnd - 1e-6) {
+        throw new UserError(
+          `${path}: no frame at ${start} s or later; it ends at ${tally.lastEnd.toFixed(3)} s`,
+        );
+      }
+      if (tally.frames === 0) {
+        throw new UserError(
+          `${path}: no frame can be decoded (${shortfall?.reason ?? 'it holds none'}); leave it out`,
+        );
+      }
+      throw new UserError(
+        `${path}: no frame between ${start} and ${this.#ask.end ?? 'the end'} s; widen the range`,
+      );
+    }
+    return { frames: given, repeated, dropped, shortfall };
+  }
+}

@@ -1,0 +1,95 @@
+import type { FrameSource, SourceFrame } from './source.ts';
+
+/** Which frames of a source are wanted. */
+export interface Selection {
+  /** Seconds; frames (or ticks of `rate`) from here on. */
+  readonly start: number;
+  /** Seconds; up to but not including here. Infinity for all. */
+  readonly end: number;
+  /** Frames per second to re-time to, or null to keep the file's own times. */
+  readonly rate: number | null;
+  /** Most frames to give. Infinity for all. */
+  readonly maxFrames: number;
+}
+
+/** A frame to show at a time. It belongs to {@link select} and is freed when the next one is asked for. */
+export interface Shown {
+  readonly time: number;
+  readonly frame: SourceFrame;
+}
+
+/** Counts of {@link select}; complete when it has ended. */
+export interface SelectTally {
+  given: number;
+  repeated: number;
+  dropped: number;
+  /** Whether the source was read to its end. */
+  reachedEnd: boolean;
+}
+
+// Times are sums of rounded numbers; a microsecond is far below any frame and far above the rounding.
+const epsilon = 1e-6;
+
+/** Chooses frames by time, and re-times them when a rate is given: nearest frame in time, the earlier one on a tie. */
+export async function* select(
+  source: FrameSource,
+  wanted: Selection,
+  tally: SelectTally,
+): AsyncGenerator<Shown> {
+  const frames =
+    wanted.rate === null ? keepTimes(source, wanted, tally) : retime(source, wanted, wanted.rate, tally);
+  if (wanted.maxFrames <= 0) return;
+  for await (const shown of frames) {
+    tally.given++;
+    yield shown;
+    if (tally.given >= wanted.maxFrames) return;
+  }
+}
+
+async function* keepTimes(source: FrameSource, wanted: Selection, tally: SelectTally): AsyncGenerator<Shown> {
+  for (;;) {
+    const frame = await source.next();
+    if (!frame) {
+      tally.reachedEnd = true;
+      return;
+    }
+    try {
+      if (frame.time >= wanted.end - epsilon) return;
+      if (frame.time >= wanted.start - epsilon) yield { time: frame.time, frame };
+    } finally {
+      frame.free();
+    }
+  }
+}
+
+async function* retime(
+  source: FrameSource,
+  wanted: Selection,
+  rate: number,
+  tally: SelectTally,
+): AsyncGenerator<Shown> {
+  let tick = 0;
+  let held: SourceFrame | undefined;
+  const timeOf = (k: number): number => wanted.start + k / rate;
+  try {
+    while (timeOf(tick) < wanted.end - epsilon) {
+      const next = await source.next();
+      if (!next) tally.reachedEnd = true;
+      if (held) {
+        // `held` is nearest to all ticks before the middle between it and its successor; the last one holds to its end.
+        const until = next ? (held.time + next.time) / 2 + epsilon : held.time + held.duration - epsilon;
+        let shows = 0;
+        for (; timeOf(tick) < Math.min(until, wanted.end - epsilon); tick++) {
+          if (shows++ > 0) tally.repeated++;
+          yield { time: timeOf(tick), frame: held };
+        }
+        if (shows === 0 && held.time >= wanted.start - epsilon) tally.dropped++;
+        held.free();
+      }
+      held = next;
+      if (!next) return;
+    }
+  } finally {
+    held?.free();
+  }
+}
