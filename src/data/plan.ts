@@ -35,7 +35,11 @@ export type Window = {
 };
 
 /** Frames of a file that no window has, and why. */
-export type Trim = FrameRange & { readonly reason: string };
+export type Trim = FrameRange & {
+  readonly reason: string;
+  /** Whether they are no part of the clip, by its time range in the manifest. */
+  readonly outside: boolean;
+};
 
 /** Every {@link Outcome}, in the order of reports. */
 export const outcomes = ['whole', 'trimmed', 'windows', 'retimed', 'skipped'] as const;
@@ -73,11 +77,13 @@ export function planClip(
   const all = facts.timestamps.length;
   const inside = framesWithin(facts.timestamps, range);
   const outside: Trim[] = [
-    { from: 0, to: inside.from, reason: 'before the clip begins' },
-    { from: inside.to, to: all, reason: 'after the clip ends' },
+    { from: 0, to: inside.from, reason: 'before the clip begins', outside: true },
+    { from: inside.to, to: all, reason: 'after the clip ends', outside: true },
   ];
   const skip = (reason: string): ClipPlan => {
-    const trimmed = [outside[0], { ...inside, reason }, outside[1]].filter((trim) => trim !== undefined);
+    const trimmed = [outside[0], { ...inside, reason, outside: false }, outside[1]].filter(
+      (trim) => trim !== undefined,
+    );
     return { outcome: 'skipped', reasons: [reason], windows: [], trimmed: trimmed.filter(isNotEmpty) };
   };
 
@@ -158,7 +164,8 @@ function cutVideo(facts: FrameFacts, inside: FrameRange, spec: WindowSpec, size:
   }
   const frames = inside.to - inside.from;
   if (windows.length === 0) return tooShort(frames, timing.rate, shortest, target.rate, spec);
-  const trimmed: Trim[] = [{ from: next, to: inside.to, reason: leftOver(inside.to - next, shortest) }];
+  const reason = leftOver(inside.to - next, shortest);
+  const trimmed: Trim[] = [{ from: next, to: inside.to, reason, outside: false }];
   return { windows, trimmed, reasons: explain(windows, trimmed, frames, timing, target, spec) };
 }
 

@@ -1,0 +1,136 @@
+import { createHash } from 'node:crypto';
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import { UserError } from '../../errors.ts';
+import { durationOf, frameAt, type Size, type Video } from '../../video/frames.ts';
+import type { MediaInfo } from '../../video/media-info.ts';
+import type { MediaReader } from '../../video/read.ts';
+import { resolveClipFile } from '../dataset.ts';
+import type { FrameFacts } from '../plan.ts';
+
+/** What decoding a file from end to end has shown. */
+export type FileSurvey = {
+  /** Relative to the dataset's folder. */
+  readonly file: string;
+  /** Size of the file; 0 when it may not be opened. */
+  readonly bytes: number;
+  /** SHA-256 of its bytes, in hex; empty when it may not be opened. */
+  readonly hash: string;
+  /** Of all frames that could be decoded; undefined when there are none. */
+  readonly facts: FrameFacts | undefined;
+  /** Codec, such as `h264`; empty when the file could not be opened. */
+  readonly codec: string;
+  /** How long the decoded frames play, in seconds; 0 for a still. */
+  readonly seconds: number;
+  /** Why the file cannot be trusted: not to be opened, unreadable, damaged or cut short. */
+  readonly damage: string | undefined;
+  /** At most {@link sampleFrames} frames, from the first to near the last, small; empty without frames. */
+  readonly samples: readonly Picture[];
+};
+
+/** Pixels of a small picture: uint8 RGB, shape [height, width, 3]. */
+export type Picture = Size & { readonly data: Uint8Array };
+
+/** Most frames in {@link FileSurvey.samples}. */
+export const sampleFrames = 4;
+
+/**
+ * Decodes every frame of a file, small, to learn what is really in it: containers claim what they like.
+ *
+ * Never fails for what the file is or holds; that is in `damage`.
+ *
+ * @param side the longer side of the samples, in pixels.
+ */
+export async function surveyFile(
+  reader: Pick<MediaReader, 'probe' | 'stream'>,
+  root: string,
+  file: string,
+  side: number,
+): Promise<FileSurvey> {
+  let path = '';
+  const found = { bytes: 0, hash: '', codec: '' };
+  const samples = new Thinner();
+  try {
+    path = await resolveClipFile(root, file);
+    found.bytes = (await stat(path)).size;
+    found.hash = await hashFile(path);
+    const info = await reader.probe(path);
+    found.codec = info.codec;
+    const decoded = await decode(reader, path, fitWithin(info, side), samples);
+    return { file, ...found, ...summarise(info, decoded), samples: samples.pick(sampleFrames) };
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    const damage = withoutSubject(error.message, path || file);
+    return { file, ...found, facts: undefined, seconds: 0, damage, samples: [] };
+  }
+}
+
+type Decoded = {
+  readonly timestamps: Float64Array;
+  readonly rate: number;
+  readonly shortfall: string | undefined;
+};
+
+async function decode(
+  reader: Pick<MediaReader, 'stream'>,
+  path: string,
+  size: Size,
+  samples: Thinner,
+): Promise<Decoded> {
+  await using stream = await reader.stream(path, { size, onShortfall: 'report' });
+  const timestamps: number[] = [];
+  let rate = 1;
+  for await (const piece of stream) {
+    for (let i = 0; i < piece.frames; i++) samples.add(piece, i);
+    for (const timestamp of piece.timestamps) timestamps.push(timestamp);
+    rate = piece.rate;
+  }
+  return { timestamps: Float64Array.from(timestamps), rate, shortfall: stream.report.shortfall?.reason };
+}
+
+function summarise(info: MediaInfo, { timestamps, rate, shortfall }: Decoded) {
+  const frames = timestamps.length;
+  const { width, height, still } = info;
+  const facts = frames === 0 ? undefined : { width, height, still, rate, timestamps };
+  const seconds = still ? 0 : durationOf({ data: new Uint8Array(), frames, height, width, rate, timestamps });
+  return { facts, seconds, damage: shortfall ?? (frames === 0 ? 'no frame can be decoded' : undefined) };
+}
+
+/** The size of a picture whose longer side is `side`, or its own where that is smaller. */
+function fitWithin({ width, height }: Size, side: number): Size {
+  const scale = Math.min(1, side / Math.max(width, height));
+  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hash = createHash('sha256');
+  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(chunk as Buffer);
+  return hash.digest('hex');
+}
+
+function withoutSubject(message: string, subject: string): string {
+  return message.startsWith(`${subject}: `) ? message.slice(subject.length + 2) : message;
+}
+
+/** Keeps frames at even distances of a stream whose length nobody knows, in bounded memory. */
+class Thinner {
+  #kept: Picture[] = [];
+  #stride = 1;
+  #seen = 0;
+
+  add(video: Video, index: number): void {
+    if (this.#seen++ % this.#stride !== 0) return;
+    this.#kept.push({ width: video.width, height: video.height, data: frameAt(video, index).slice() });
+    if (this.#kept.length === 4 * sampleFrames) {
+      this.#kept = this.#kept.filter((_, i) => i % 2 === 0);
+      this.#stride *= 2;
+    }
+  }
+
+  /** At most `count` of the frames kept, the first and the last among them. */
+  pick(count: number): Picture[] {
+    const last = this.#kept.length - 1;
+    const indices = Array.from({ length: count }, (_, i) => Math.round((i * last) / (count - 1)));
+    return [...new Set(indices)].map((i) => this.#kept[i]).filter((picture) => picture !== undefined);
+  }
+}
