@@ -1,4 +1,3 @@
-import { basename } from 'node:path';
 import {
   AV_DISPOSITION_ATTACHED_PIC,
   AV_FRAME_FLAG_CORRUPT,
@@ -60,6 +59,8 @@ export class AvSource implements FrameSource {
   #lastEnd = 0;
   #frames = 0;
   #coded = 0;
+  /** Number of the last packet's place by its decoding time, counting empty places. */
+  #lastSlot = -1;
   #hidden = 0;
   #failed = 0;
   #damaged = 0;
@@ -89,9 +90,11 @@ export class AvSource implements FrameSource {
     });
     this.#secondsPerTick = stream.timeBase.num / stream.timeBase.den;
     this.#rate = this.info.rate ?? nominalRate(stream) ?? 25;
-    this.#origin = stream.startTime === AV_NOPTS_VALUE ? undefined : stream.startTime;
-    // Below a second, decoding from the beginning costs less than a seek that lands badly.
-    this.#lead = ask.start > 1 ? 0.25 : Number.POSITIVE_INFINITY;
+    // AVI has decoding times only, by which the first frame comes late: there the first frame itself is time 0, and
+    // nothing is sought. Below a second, decoding from the beginning costs less than a seek that lands badly.
+    const hasTimes = stream.startTime !== AV_NOPTS_VALUE && this.info.format !== 'avi';
+    this.#origin = hasTimes ? stream.startTime : undefined;
+    this.#lead = hasTimes && ask.start > 1 ? 0.25 : Number.POSITIVE_INFINITY;
     this.#seek();
   }
 
@@ -119,17 +122,20 @@ export class AvSource implements FrameSource {
 
   tally(): SourceTally {
     const { stream, format } = this.#opened;
-    const wholeFile = claimsDuration.test(format.iformat?.name ?? '');
+    const claims = claimsDuration.test(format.iformat?.name ?? '');
+    // An empty chunk in an AVI is not given as a packet; it claims a frame and means "as before".
+    const empty = this.info.format === 'avi' ? Math.max(0, this.#lastSlot + 1 - this.#coded) : 0;
     return {
       fromStart: this.#lead === Number.POSITIVE_INFINITY,
       frames: this.#frames,
-      coded: this.#coded,
-      hidden: this.#hidden,
+      coded: this.#coded + empty,
+      hidden: this.#hidden + empty,
       failed: this.#failed,
       damaged: this.#damaged,
       claimedFrames: this.info.frames,
-      claimedDuration: wholeFile ? streamDuration(stream, format) : undefined,
+      claimedDuration: claims ? streamDuration(stream, format) : undefined,
       lastEnd: this.#lastEnd,
+      offset: Number(this.#origin ?? 0n) * this.#secondsPerTick,
       rate: this.#rate,
       brokenOff: this.#brokenOff,
     };
@@ -203,6 +209,8 @@ export class AvSource implements FrameSource {
       packet.unref();
     }
     this.#coded++;
+    if (packet.dts !== AV_NOPTS_VALUE)
+      this.#lastSlot = Math.round(Number(packet.dts) * this.#secondsPerTick * this.#rate);
     if ((packet.flags & AV_PKT_FLAG_CORRUPT) !== 0) this.#brokenOff ??= 'a coded picture is cut off';
     const hidden = (packet.flags & AV_PKT_FLAG_DISCARD) !== 0 || isInvisible(this.info.codec, packet);
     if (hidden) this.#hidden++;
@@ -298,7 +306,7 @@ function describe(opened: Opened, rotation: 0 | 90 | 180 | 270, bytes: number): 
   const turned = rotation === 90 || rotation === 270;
   return {
     format: containerName(format.iformat?.name ?? 'unknown'),
-    codec: Codec.findDecoder(codecpar.codecId)?.name?.replace(/^lib(dav1d|aom-av1)$/, 'av1') ?? 'unknown',
+    codec: codecName(Codec.findDecoder(codecpar.codecId)?.name ?? 'unknown'),
     width: turned ? height : width,
     height: turned ? width : height,
     coded,
@@ -314,7 +322,12 @@ function describe(opened: Opened, rotation: 0 | 90 | 180 | 270, bytes: number): 
 
 function containerName(name: string): string {
   if (name.startsWith('mov')) return 'mp4';
-  return basename(name.split(',')[0] ?? name).replace('webp_anim', 'webp');
+  return (name.split(',')[0] ?? name).replace('webp_anim', 'webp');
+}
+
+/** FFmpeg names some decoders after the library that does the work. */
+function codecName(name: string): string {
+  return name.replace(/^lib(dav1d|aom-av1)$/, 'av1').replace('webp_anim', 'webp');
 }
 
 function ticks(value: bigint, secondsPerTick: number): number | undefined {

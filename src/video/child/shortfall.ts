@@ -27,7 +27,11 @@ export function judge(tally: SourceTally, reachedEnd: boolean, given: number): S
   }
   // A frame and a half of tolerance: containers round durations, and the last frame's own duration is often a guess.
   const slack = Math.max(1.5 / rate, 0.02);
-  if (reachedEnd && claimedDuration !== undefined && tally.lastEnd < claimedDuration - slack) {
+  if (
+    reachedEnd &&
+    claimedDuration !== undefined &&
+    tally.lastEnd + Math.max(0, tally.offset) < claimedDuration - slack
+  ) {
     reasons.push(`video ends at ${seconds(tally.lastEnd)} of ${seconds(claimedDuration)} claimed`);
   }
   if (reasons.length === 0) return undefined;

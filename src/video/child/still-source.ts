@@ -66,6 +66,7 @@ export function wholeTally(seen: {
     claimedFrames: seen.claimed,
     claimedDuration: undefined,
     lastEnd: seen.lastEnd,
+    offset: 0,
     rate: seen.rate,
     brokenOff: undefined,
   };
