@@ -1,0 +1,135 @@
+import type { HostTensor } from '../tensor/host-tensor.ts';
+import { formatShape, sameShape, type TensorType } from '../tensor/shape.ts';
+import type { Graph } from '../tensor/tensor.ts';
+import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
+
+/**
+ * Something that runs graphs: the one interface between models and machines.
+ *
+ * **Ordering.** `upload`, `run` and `download` take effect in the order in which they are called, whether or not the
+ * earlier ones were awaited.
+ * **Blocking.** Nothing blocks the event loop for long. `upload` returns at once, having copied the values. `run`
+ * resolves when its outputs exist or their computation is queued; `download` waits for the values.
+ * **Ownership.** Every buffer that `upload` or `run` returns belongs to the caller, who disposes it; a buffer may be
+ * disposed as soon as the last call that reads it was made. Inputs stay valid after a run, except donated ones, whose
+ * memory outputs may take over: the run disposes them. Garbage collection is never relied on; see {@link BufferScope}.
+ * **Errors.** A failed run rejects, gives no outputs and leaves undonated inputs as they were.
+ */
+export interface Executor extends AsyncDisposable {
+  /** What runs the graphs, for messages: `reference`, `onnx cpu`. */
+  readonly name: string;
+  /**
+   * Prepares a graph. Compiling a graph, or a graph that calls the same subgraphs, again reuses what was prepared.
+   * @throws GraphError when the graph is malformed, ExecutorError when this executor cannot run it.
+   */
+  compile(graph: Graph, options?: CompileOptions): Promise<Executable>;
+  /** A buffer with these values, which are copied before it returns. */
+  upload(tensor: HostTensor): DeviceBuffer;
+  /** The values of a buffer, in new memory. */
+  download(buffer: DeviceBuffer): Promise<HostTensor>;
+  /**
+   * Runs an executable on one buffer per graph input, in the graph's order, and returns one per output.
+   * @throws ExecutorError when buffers do not fit the inputs, are disposed, or are another executor's.
+   */
+  run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]>;
+}
+
+/** Settings of {@link Executor.compile}. */
+export interface CompileOptions {
+  /** Indices of inputs that every run may overwrite, such as weights and moments of a training step. Default: none. */
+  readonly donate?: readonly number[];
+}
+
+/** A compiled graph. Disposing it frees what only it needed; buffers that it made stay valid. */
+export interface Executable extends Disposable {
+  readonly graph: Graph;
+  readonly donated: ReadonlySet<number>;
+}
+
+/** Values on a device. */
+export interface DeviceBuffer extends TensorType, Disposable {
+  /** True once freed, by its owner or by a run it was donated to. */
+  readonly disposed: boolean;
+}
+
+/** A request that an executor cannot serve: a buffer that does not fit, an operation it lacks, a failure of its library. */
+export class ExecutorError extends Error {
+  override readonly name = 'ExecutorError';
+}
+
+/**
+ * Owns buffers until the end of a block: `using scope = new BufferScope()`.
+ * What leaves the block is released from the scope first.
+ */
+export class BufferScope implements Disposable {
+  private readonly owned = new Set<DeviceBuffer>();
+
+  /** Takes ownership of every buffer of a tree, and returns the tree. */
+  own<Tree extends object>(tree: Tree): Tree {
+    for (const buffer of leaves(tree)) this.owned.add(buffer as DeviceBuffer);
+    return tree;
+  }
+
+  /** Gives ownership of every buffer of a tree back to the caller, and returns the tree. */
+  release<Tree extends object>(tree: Tree): Tree {
+    for (const buffer of leaves(tree)) this.owned.delete(buffer as DeviceBuffer);
+    return tree;
+  }
+
+  [Symbol.dispose](): void {
+    disposeAll([...this.owned]);
+    this.owned.clear();
+  }
+}
+
+/** Disposes every buffer of a tree. */
+export function disposeAll(tree: object): void {
+  for (const buffer of leaves(tree)) (buffer as DeviceBuffer)[Symbol.dispose]();
+}
+
+/** {@link Executor.upload} for every leaf of a tree. */
+export function uploadTree<Tree extends object>(executor: Executor, tree: Tree): TreeOf<Tree, DeviceBuffer> {
+  return withLeaves(
+    tree,
+    leaves(tree).map((leaf) => executor.upload(leaf as HostTensor)),
+  );
+}
+
+/** {@link Executor.download} for every leaf of a tree. */
+export async function downloadTree<Tree extends object>(
+  executor: Executor,
+  tree: Tree,
+): Promise<TreeOf<Tree, HostTensor>> {
+  return withLeaves(
+    tree,
+    await Promise.all(leaves(tree).map((leaf) => executor.download(leaf as DeviceBuffer))),
+  );
+}
+
+/**
+ * Checks that buffers fit a graph's inputs: number, dtype, shape, not disposed.
+ * @throws ExecutorError naming the first input that does not fit.
+ */
+export function checkInputs({ graph }: Executable, inputs: readonly DeviceBuffer[]): void {
+  if (inputs.length !== graph.inputs.length) {
+    throw new ExecutorError(`${graph.name} takes ${graph.inputs.length} inputs, got ${inputs.length}`);
+  }
+  graph.inputs.forEach((expected, index) => {
+    const found = inputs[index];
+    const name = expected.node.op === 'input' ? expected.node.attributes.name : String(index);
+    if (found === undefined || found.disposed) {
+      throw new ExecutorError(`${graph.name}: input ${name} was disposed; pass a live buffer`);
+    }
+    if (found.dtype !== expected.dtype || !sameShape(found.shape, expected.shape)) {
+      const [want, got] = [expected, found].map(({ dtype, shape }) => `${dtype}${formatShape(shape)}`);
+      throw new ExecutorError(`${graph.name}: input ${name} must be ${want}, got ${got}`);
+    }
+  });
+}
+
+/** Indices of the inputs that belong to the given arguments of a traced function, for {@link CompileOptions.donate}. */
+export function inputsOf(parameters: readonly object[], ...argumentIndices: readonly number[]): number[] {
+  return entries(parameters).flatMap(([path], index) =>
+    argumentIndices.includes(Number(path.split('.')[0])) ? [index] : [],
+  );
+}

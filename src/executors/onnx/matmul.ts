@@ -1,0 +1,47 @@
+import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
+import type { Attributes } from '../../tensor/vocabulary.ts';
+import type { Emitter, Value } from './emitter.ts';
+
+/** Matrix product: Gemm where both sides are matrices, else a batched product. */
+export function lowerMatmul(
+  emit: Emitter,
+  a: Value,
+  b: Value,
+  attributes: Attributes<'matmul'>,
+  result: TensorType,
+): Value {
+  const { transposeA, transposeB } = attributes;
+  if (b.shape.length > 2 || (a.shape.length > 2 && transposeA))
+    return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
+  // A matrix shared by the whole batch: the batch is more rows. Gemm reads transposed weights at full speed.
+  const rows = emit.reshape(a, [elementCount(a.shape.slice(0, -1)), at(a.shape, a.shape.length - 1)]);
+  const shape = [elementCount(result.shape.slice(0, -1)), at(result.shape, result.shape.length - 1)];
+  const attribute = { transA: Number(transposeA), transB: Number(transposeB) };
+  return emit.reshape(emit.op('Gemm', [rows, b], { shape, dtype: result.dtype }, attribute), result.shape);
+}
+
+/** scale a b over the last two axes with leading axes broadcast; either side may be read transposed. */
+export function batchedMatmul(
+  emit: Emitter,
+  a: Value,
+  b: Value,
+  { transposeA = false, transposeB = false, scale = 1 },
+  result: TensorType,
+): Value {
+  if (emit.device === 'cpu') {
+    if (!transposeA && !transposeB && scale === 1) return emit.op('MatMul', [a, b], result);
+    const attributes = { transA: Number(transposeA), transB: Number(transposeB), alpha: { float: scale } };
+    return emit.contrib('FusedMatMul', [a, b], result, attributes);
+  }
+  const [left, right] = [transposeA ? swapped(emit, a) : a, transposeB ? swapped(emit, b) : b];
+  const scaled = scale === 1 ? left : emit.elementwise('Mul', left, emit.scalar(scale));
+  return emit.op('MatMul', [scaled, right], result);
+}
+
+function swapped(emit: Emitter, x: Value): Value {
+  const rank = x.shape.length;
+  return emit.transpose(
+    x,
+    Array.from({ length: rank }, (_, axis) => (axis < rank - 2 ? axis : 2 * rank - 3 - axis)),
+  );
+}

@@ -1,0 +1,72 @@
+import type { OnnxDevice } from './emitter.ts';
+
+/** A value as it travels to and from the session host: float32, int32 or bool (one byte each), row-major. */
+export interface Transfer {
+  readonly type: 'float32' | 'int32' | 'bool';
+  readonly shape: readonly number[];
+  readonly data: Float32Array | Int32Array | Uint8Array;
+}
+
+/** A run of one session within a program. Slots are places for values that live while the program runs. */
+export interface HostStage {
+  readonly session: string;
+  /** Slot of each fed value, with the name that the model reads it under. */
+  readonly feeds: readonly (readonly [name: string, slot: number])[];
+  /** Slot of each fetched value, with its name in the model. */
+  readonly fetches: readonly (readonly [name: string, slot: number])[];
+  /** Slots that nothing reads after this stage. */
+  readonly last: readonly number[];
+}
+
+/** A compiled graph as the session host runs it. Slots 0 to inputs-1 are given. */
+export interface HostProgram {
+  readonly stages: readonly HostStage[];
+  readonly outputs: readonly number[];
+  /** Inputs whose memory a run may free. */
+  readonly donated: readonly number[];
+}
+
+/** Settings of a session host, given once. */
+export interface HostSettings {
+  readonly device: OnnxDevice;
+  /** Threads of one operation; 0 lets ONNX Runtime choose. */
+  readonly threads: number;
+  /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. */
+  readonly strict: boolean;
+}
+
+/** What the executor asks of the session host. Requests are served one after the other, in order. */
+export type HostRequest =
+  | { readonly kind: 'start'; readonly settings: HostSettings }
+  | { readonly kind: 'session'; readonly session: string; readonly model: Uint8Array }
+  | { readonly kind: 'dropSession'; readonly session: string }
+  | { readonly kind: 'upload'; readonly buffer: number; readonly value: Transfer }
+  | { readonly kind: 'download'; readonly buffer: number }
+  | { readonly kind: 'free'; readonly buffer: number }
+  | {
+      readonly kind: 'run';
+      readonly program: HostProgram;
+      readonly inputs: readonly number[];
+      readonly outputs: readonly number[];
+    };
+
+/** The answer to the request of the same number. */
+export type HostReply =
+  | { readonly id: number; readonly value?: Transfer }
+  | { readonly id: number; readonly error: string };
+
+/** A request with its number, as it is sent. */
+export interface NumberedRequest {
+  readonly id: number;
+  readonly request: HostRequest;
+}
+
+/** The line to a session host in another thread. */
+export interface HostConnection {
+  send(message: NumberedRequest): void;
+  /** Called once, before the first `send`. `fail` reports that the host is gone. */
+  listen(receive: (reply: HostReply) => void, fail: (error: Error) => void): void;
+  close(): Promise<void>;
+  /** Whether an idle connection keeps the process alive; it should only while requests are pending. */
+  keepAlive(alive: boolean): void;
+}

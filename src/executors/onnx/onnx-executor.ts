@@ -1,0 +1,268 @@
+import type { DType } from '../../tensor/dtype.ts';
+import { fromFloat32, type HostTensor, hostTensor, toFloat32 } from '../../tensor/host-tensor.ts';
+import { at, formatType, type Shape, type TensorType } from '../../tensor/shape.ts';
+import type { Graph } from '../../tensor/tensor.ts';
+import { verify } from '../../tensor/verify.ts';
+import {
+  type CompileOptions,
+  checkInputs,
+  type DeviceBuffer,
+  type Executable,
+  type Executor,
+  ExecutorError,
+} from '../executor.ts';
+import { holdingType } from './emitter.ts';
+import { type LoweredGraph, lowerGraph } from './lower.ts';
+import type {
+  HostConnection,
+  HostProgram,
+  HostRequest,
+  HostSettings,
+  HostStage,
+  Transfer,
+} from './messages.ts';
+import { lastUses, stageGraph } from './stages.ts';
+
+/**
+ * Runs graphs on ONNX Runtime. This side lowers graphs, names buffers and sends requests; the sessions and the values
+ * are on the other side of a {@link HostConnection}, in a worker thread.
+ */
+export class OnnxExecutor implements Executor {
+  readonly name: string;
+  private readonly connection: HostConnection;
+  private readonly settings: HostSettings;
+  private readonly pending = new Map<number, PromiseWithResolvers<Transfer | undefined>>();
+  private readonly lowered = new WeakMap<Graph, LoweredGraph>();
+  private readonly sessions = new SessionTable();
+  private nextRequest = 0;
+  private nextBuffer = 0;
+  private failure: Error | undefined;
+
+  constructor(connection: HostConnection, settings: HostSettings) {
+    this.name = `onnx ${settings.device}`;
+    this.connection = connection;
+    this.settings = settings;
+    connection.listen(
+      (reply) => {
+        this.settle(reply.id, (request) => {
+          if ('error' in reply) request.reject(new ExecutorError(`${this.name}: ${reply.error}`));
+          else request.resolve(reply.value);
+        });
+      },
+      (error) => this.fail(error),
+    );
+    this.tell({ kind: 'start', settings });
+  }
+
+  async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
+    verify(graph, this.name);
+    const staged = stageGraph(graph);
+    const last = lastUses(staged);
+    const created: Promise<unknown>[] = [];
+    const stages = staged.stages.map((stage, index): HostStage => {
+      const { model, inputs, outputs } = this.lower(stage.graph);
+      const { session, isNew } = this.sessions.acquire(model);
+      if (isNew) created.push(this.ask({ kind: 'session', session, model }));
+      return {
+        session,
+        feeds: inputs.map((i) => [`i${i}`, at(stage.inputs, i)]),
+        fetches: outputs.map((name, i) => [name, at(stage.outputs, i)]),
+        last: at(last, index),
+      };
+    });
+    const program = { stages, outputs: staged.outputs, donated: donate };
+    const executable = new OnnxExecutable(graph, program, () => this.releaseSessions(program));
+    try {
+      await Promise.all(created);
+    } catch (error) {
+      await Promise.allSettled(created);
+      executable[Symbol.dispose]();
+      throw error;
+    }
+    return executable;
+  }
+
+  upload(tensor: HostTensor): DeviceBuffer {
+    const buffer = this.newBuffer(tensor);
+    this.tell({ kind: 'upload', buffer: buffer.id, value: toTransfer(tensor) });
+    return buffer;
+  }
+
+  async download(buffer: DeviceBuffer): Promise<HostTensor> {
+    const value = await this.ask({ kind: 'download', buffer: this.own(buffer).id });
+    if (value === undefined) throw new ExecutorError(`${this.name}: a download gave no value`);
+    return fromTransfer(value, buffer);
+  }
+
+  async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
+    if (!(executable instanceof OnnxExecutable))
+      throw new ExecutorError(`${this.name}: the executable is another executor's`);
+    checkInputs(executable, inputs);
+    const given = inputs.map((buffer) => this.own(buffer).id);
+    const outputs = executable.graph.outputs.map((output) => this.newBuffer(output));
+    const { program } = executable;
+    const running = this.ask({ kind: 'run', program, inputs: given, outputs: outputs.map(({ id }) => id) });
+    const donated = program.donated.map((index) => this.own(at(inputs, index)));
+    for (const buffer of donated) buffer.disposed = true;
+    try {
+      await running;
+    } catch (error) {
+      for (const { id } of donated) this.tell({ kind: 'free', buffer: id });
+      throw error;
+    }
+    return outputs;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.failure ??= new ExecutorError(`${this.name}: the executor was disposed`);
+    await this.connection.close();
+    this.fail(this.failure);
+  }
+
+  private lower(graph: Graph): LoweredGraph {
+    const known = this.lowered.get(graph) ?? lowerGraph(graph, this.settings.device);
+    this.lowered.set(graph, known);
+    return known;
+  }
+
+  private releaseSessions({ stages }: HostProgram): void {
+    for (const { session } of stages) {
+      if (this.sessions.release(session)) this.tell({ kind: 'dropSession', session });
+    }
+  }
+
+  private newBuffer(type: TensorType): OnnxBuffer {
+    return new OnnxBuffer(this.nextBuffer++, type, this, (id) => this.tell({ kind: 'free', buffer: id }));
+  }
+
+  private own(buffer: DeviceBuffer): OnnxBuffer {
+    if (!(buffer instanceof OnnxBuffer) || buffer.owner !== this) {
+      throw new ExecutorError(`${this.name}: the buffer is another executor's; download and upload it`);
+    }
+    if (buffer.disposed) throw new ExecutorError(`${this.name}: ${formatType(buffer)} was disposed`);
+    return buffer;
+  }
+
+  private ask(request: HostRequest): Promise<Transfer | undefined> {
+    const answer = Promise.withResolvers<Transfer | undefined>();
+    if (this.failure !== undefined) {
+      answer.reject(this.failure);
+      return answer.promise;
+    }
+    const id = this.nextRequest++;
+    this.pending.set(id, answer);
+    this.connection.keepAlive(true);
+    this.connection.send({ id, request });
+    return answer.promise;
+  }
+
+  /** A request whose answer nobody waits for; one that fails shows in the requests that depend on it. */
+  private tell(request: HostRequest): void {
+    this.ask(request).catch(() => undefined);
+  }
+
+  private settle(id: number, settle: (request: PromiseWithResolvers<Transfer | undefined>) => void): void {
+    const request = this.pending.get(id);
+    this.pending.delete(id);
+    if (this.pending.size === 0) this.connection.keepAlive(false);
+    if (request !== undefined) settle(request);
+  }
+
+  private fail(error: Error): void {
+    this.failure ??= new ExecutorError(`${this.name}: ${error.message}`);
+    const { failure } = this;
+    for (const id of [...this.pending.keys()]) this.settle(id, (request) => request.reject(failure));
+  }
+}
+
+class OnnxBuffer implements DeviceBuffer {
+  readonly id: number;
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly owner: OnnxExecutor;
+  disposed = false;
+  private readonly free: (id: number) => void;
+
+  constructor(id: number, { shape, dtype }: TensorType, owner: OnnxExecutor, free: (id: number) => void) {
+    this.id = id;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.owner = owner;
+    this.free = free;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.disposed) this.free(this.id);
+    this.disposed = true;
+  }
+}
+
+class OnnxExecutable implements Executable {
+  readonly graph: Graph;
+  readonly program: HostProgram;
+  readonly donated: ReadonlySet<number>;
+  private release: (() => void) | undefined;
+
+  constructor(graph: Graph, program: HostProgram, release: () => void) {
+    this.graph = graph;
+    this.program = program;
+    this.donated = new Set(program.donated);
+    this.release = release;
+  }
+
+  [Symbol.dispose](): void {
+    this.release?.();
+    this.release = undefined;
+  }
+}
+
+/** Sessions by the content of their model, counted by the programs that use them. */
+class SessionTable {
+  private readonly names = new Map<string, { name: string; uses: number }>();
+  private readonly keys = new Map<string, string>();
+  private next = 0;
+
+  acquire(model: Uint8Array): { session: string; isNew: boolean } {
+    const key = contentKey(model);
+    const known = this.names.get(key);
+    if (known !== undefined) {
+      known.uses++;
+      return { session: known.name, isNew: false };
+    }
+    const name = `s${this.next++}`;
+    this.names.set(key, { name, uses: 1 });
+    this.keys.set(name, key);
+    return { session: name, isNew: true };
+  }
+
+  /** Whether nothing uses the session any more. */
+  release(session: string): boolean {
+    const key = this.keys.get(session) ?? '';
+    const entry = this.names.get(key);
+    if (entry === undefined || --entry.uses > 0) return false;
+    this.names.delete(key);
+    this.keys.delete(session);
+    return true;
+  }
+}
+
+/** The bytes themselves as a string: models are some tens of kilobytes, and equal keys must mean equal models. */
+function contentKey(model: Uint8Array): string {
+  return new TextDecoder('latin1').decode(model);
+}
+
+function toTransfer(tensor: HostTensor): Transfer {
+  const { shape } = tensor;
+  const held = holdingType(tensor.dtype);
+  if (tensor.dtype === 'i32' || tensor.dtype === 'bool') {
+    return { type: held === 'bool' ? 'bool' : 'int32', shape, data: tensor.data };
+  }
+  return { type: 'float32', shape, data: toFloat32(tensor) };
+}
+
+function fromTransfer({ data }: Transfer, { shape, dtype }: TensorType): HostTensor {
+  if (data instanceof Int32Array) return hostTensor('i32', shape, data);
+  if (data instanceof Uint8Array) return hostTensor('bool', shape, data);
+  if (dtype === 'f16' || dtype === 'bf16') return fromFloat32(dtype, shape, data);
+  return hostTensor('f32', shape, data);
+}

@@ -1,0 +1,44 @@
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import type { HostConnection, HostReply } from './messages.ts';
+import { OnnxExecutor } from './onnx-executor.ts';
+
+/** Settings of {@link openOnnxExecutor}. */
+export interface OnnxOptions {
+  /** `cpu` (default) or `webgpu`, which needs a Vulkan, Metal or Direct3D adapter. */
+  readonly device?: 'cpu' | 'webgpu';
+  /** Threads of one operation. Default: as many as there are physical cores. */
+  readonly threads?: number;
+  /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. Default false. */
+  readonly strict?: boolean;
+}
+
+/**
+ * Opens ONNX Runtime in Node, in a worker thread of its own, so that the event loop stays free. Dispose the executor to
+ * end the thread; an idle one does not keep the process alive.
+ */
+export function openOnnxExecutor({
+  device = 'cpu',
+  threads = 0,
+  strict = false,
+}: OnnxOptions = {}): OnnxExecutor {
+  // The worker is the source file in development and the built one in the package.
+  const worker = new Worker(new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url));
+  worker.unref();
+  return new OnnxExecutor(connectionTo(worker), { device, threads, strict });
+}
+
+function connectionTo(worker: Worker): HostConnection {
+  return {
+    send: (message) => worker.postMessage(message),
+    listen: (receive, fail) => {
+      worker.on('message', (reply: HostReply) => receive(reply));
+      worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))));
+      worker.on('exit', (code) => fail(new Error(`the worker thread ended with code ${code}`)));
+    },
+    close: async () => {
+      await worker.terminate();
+    },
+    keepAlive: (alive) => (alive ? worker.ref() : worker.unref()),
+  };
+}

@@ -1,0 +1,110 @@
+import type { DType } from '../../tensor/dtype.ts';
+import type { HostTensor } from '../../tensor/host-tensor.ts';
+import { at, formatType, type Shape } from '../../tensor/shape.ts';
+import { type Graph, type Node, type NodeOf, operandsOf } from '../../tensor/tensor.ts';
+import { verify } from '../../tensor/verify.ts';
+import {
+  type CompileOptions,
+  checkInputs,
+  type DeviceBuffer,
+  type Executable,
+  type Executor,
+  ExecutorError,
+} from '../executor.ts';
+import { type Kernel, kernels, type StructuralOp } from './kernels.ts';
+import { fromHost, rounded, toHost, type Values } from './values.ts';
+
+/** The oracle: runs every operation in float64 with plain loops. Slow; for small shapes and for tests. */
+export class ReferenceExecutor implements Executor {
+  readonly name = 'reference';
+
+  compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
+    verify(graph, 'reference executor');
+    return Promise.resolve({ graph, donated: new Set(donate), [Symbol.dispose]() {} });
+  }
+
+  upload(tensor: HostTensor): DeviceBuffer {
+    return new ReferenceBuffer(fromHost(tensor));
+  }
+
+  download(buffer: DeviceBuffer): Promise<HostTensor> {
+    return Promise.resolve(toHost(valuesOf(buffer)));
+  }
+
+  /** The unrounded values of a buffer, for finite differences. */
+  peek(buffer: DeviceBuffer): Float64Array {
+    return valuesOf(buffer).data;
+  }
+
+  async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
+    checkInputs(executable, inputs);
+    const outputs = evaluate(executable.graph, inputs.map(valuesOf));
+    for (const index of executable.donated) at(inputs, index)[Symbol.dispose]();
+    return outputs.map((values) => new ReferenceBuffer(values));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {}
+}
+
+class ReferenceBuffer implements DeviceBuffer {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  values: Values | undefined;
+
+  constructor(values: Values) {
+    this.shape = values.shape;
+    this.dtype = values.dtype;
+    this.values = values;
+  }
+
+  get disposed(): boolean {
+    return this.values === undefined;
+  }
+
+  [Symbol.dispose](): void {
+    this.values = undefined;
+  }
+}
+
+function valuesOf(buffer: DeviceBuffer): Values {
+  if (!(buffer instanceof ReferenceBuffer))
+    throw new ExecutorError('reference: the buffer belongs to another executor');
+  if (buffer.values === undefined) throw new ExecutorError(`reference: ${formatType(buffer)} was disposed`);
+  return buffer.values;
+}
+
+function evaluate(graph: Graph, inputs: readonly Values[]): Values[] {
+  const results = new Map<Node, readonly Values[]>();
+  graph.inputs.forEach(({ node }, index) => {
+    results.set(node, [at(inputs, index)]);
+  });
+  for (const node of graph.nodes) {
+    if (node.op === 'input') continue;
+    const operands = operandsOf(node).map((operand) => at(computed(results, operand.node), operand.index));
+    results.set(
+      node,
+      node.op === 'call' ? evaluate(node.attributes.graph, operands) : compute(node, operands),
+    );
+  }
+  return graph.outputs.map((output) => at(computed(results, output.node), output.index));
+}
+
+function compute<K extends Exclude<Node['op'], StructuralOp>>(
+  node: NodeOf<K>,
+  operands: readonly Values[],
+): Values[] {
+  const kernel: Kernel<K> = kernels[node.op];
+  // Operands are in the order and number of the node's own, which its shape rule has checked.
+  const arrays = kernel(
+    operands as Parameters<Kernel<K>>[0],
+    node.attributes as Parameters<Kernel<K>>[1],
+    node.results,
+  );
+  return arrays.map((data, index) => rounded(at(node.results, index), data));
+}
+
+function computed(results: ReadonlyMap<Node, readonly Values[]>, node: Node): readonly Values[] {
+  const values = results.get(node);
+  if (values === undefined) throw new ExecutorError(`reference: ${node.op} was not computed before its use`);
+  return values;
+}
