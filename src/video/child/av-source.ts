@@ -275,8 +275,12 @@ function open(ask: OpenAsk): Opened {
     FFmpegError.throwIfError(decoder.parametersToContext(stream.codecpar), 'codec parameters');
     decoder.pktTimebase = stream.timeBase;
     decoder.threadCount = ask.threads;
-    const limits = Dictionary.fromObject({ max_pixels: String(ask.pixels) });
-    FFmpegError.throwIfError(decoder.open2Sync(codec, limits), 'opening the decoder');
+    // Not through `open2`'s options: node-av 6.1.1 frees that dictionary twice.
+    FFmpegError.throwIfError(
+      decoder.setOption('max_pixels', String(ask.pixels)),
+      'setting the limit on pixels',
+    );
+    FFmpegError.throwIfError(decoder.open2Sync(codec), 'opening the decoder');
     return { format, stream, decoder };
   } catch (error) {
     decoder?.freeContext();

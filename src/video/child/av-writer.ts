@@ -15,7 +15,6 @@ import {
 import {
   Codec,
   CodecContext,
-  Dictionary,
   FFmpegError,
   FormatContext,
   Frame,
@@ -92,10 +91,9 @@ export class AvWriter implements FrameWriter {
     encoder.threadCount = ask.threads;
     encoder.setFlags(AV_CODEC_FLAG_GLOBAL_HEADER, AV_CODEC_FLAG_FRAME_DURATION);
     try {
-      check(
-        encoder.open2Sync(codec, Dictionary.fromObject(coding.options(ask.quality))),
-        `${ask.name}: encoder`,
-      );
+      // Not through the options of `open2` and `writeHeader`: node-av 6.1.1 frees such a dictionary twice.
+      setOptions(encoder, coding.options(ask.quality));
+      check(encoder.open2Sync(codec), `${ask.name}: encoder`);
       check(this.#format.allocOutputContext2(null, ask.format, `file:${ask.path}`), `${ask.name}: container`);
       this.#stream = this.#format.newStream(null);
       this.#stream.timeBase = encoder.timeBase;
@@ -104,7 +102,8 @@ export class AvWriter implements FrameWriter {
       check(this.#stream.codecpar.fromContext(encoder), `${ask.name}: container`);
       check(this.#format.openOutputSync(), ask.name);
       this.#opened = true;
-      check(this.#format.writeHeaderSync(Dictionary.fromObject(coding.container)), ask.name);
+      setOptions(this.#format, coding.container);
+      check(this.#format.writeHeaderSync(), ask.name);
     } catch (error) {
       this.close();
       throw error;
@@ -162,6 +161,10 @@ export class AvWriter implements FrameWriter {
       check(this.#format.interleavedWriteFrameSync(this.#packet), this.#ask.name);
     }
   }
+}
+
+function setOptions(target: CodecContext | FormatContext, options: Readonly<Record<string, string>>): void {
+  for (const [name, value] of Object.entries(options)) check(target.setOption(name, value), name);
 }
 
 function check(result: number, what: string): void {

@@ -8,7 +8,7 @@ import {
   AVERROR_EAGAIN,
   type AVPixelFormat,
 } from 'node-av/constants';
-import { avGetPixFmtName, FFmpegError, Filter, FilterGraph, FilterInOut, Frame } from 'node-av/lib';
+import { avGetPixFmtName, FFmpegError, Filter, FilterGraph, Frame } from 'node-av/lib';
 import type { Size } from '../frames.ts';
 
 /** How decoded pictures become the frames asked for. */
@@ -57,32 +57,33 @@ export function coverSize(displayed: Size, size: Size): Size {
   };
 }
 
+/** A filter of libavfilter and its arguments. */
+export type FilterStep = readonly [name: string, args?: string];
+
 /**
- * The libavfilter chain for pictures like `frame`.
+ * The filters for pictures like `frame`, in order.
  *
  * zimg (`zscale`) scales with a bicubic filter that widens when it shrinks (no aliasing) and converts colour exactly, at
  * twice the speed of an equally exact swscale. It refuses 4:2:0 pictures of odd size and a few rare layouts, which take
  * the swscale path. Untagged video is BT.709 from 720 rows up and BT.601 below, as browsers have it. HDR is tone-mapped.
  */
-export function filterChain(frame: Frame, conversion: Conversion): string {
-  const { rotation, mirrored } = conversion;
-  const shown =
-    conversion.fit === 'cover' ? coverSize(conversion.displayed, conversion.size) : conversion.size;
+export function filterChain(frame: Frame, conversion: Conversion): FilterStep[] {
+  const { rotation, mirrored, size } = conversion;
+  const shown = conversion.fit === 'cover' ? coverSize(conversion.displayed, size) : size;
   const turned = rotation === 90 || rotation === 270;
   const width = turned ? shown.height : shown.width;
   const height = turned ? shown.width : shown.height;
   const name = avGetPixFmtName(frame.format as AVPixelFormat) ?? 'unknown';
   const alpha = hasAlpha(name);
-  const chain = [alpha ? alphaChain(width, height) : opaqueChain(frame, name, width, height)];
-  if (mirrored) chain.push('hflip');
-  if (rotation === 90) chain.push('transpose=clock');
-  if (rotation === 180) chain.push('hflip,vflip');
-  if (rotation === 270) chain.push('transpose=cclock');
-  const { size } = conversion;
+  const chain = alpha ? alphaChain(width, height) : opaqueChain(frame, name, width, height);
+  if (mirrored) chain.push(['hflip']);
+  if (rotation === 90) chain.push(['transpose', 'clock']);
+  if (rotation === 180) chain.push(['hflip'], ['vflip']);
+  if (rotation === 270) chain.push(['transpose', 'cclock']);
   if (size.width !== shown.width || size.height !== shown.height)
-    chain.push(`crop=${size.width}:${size.height}`);
-  chain.push(`format=${alpha ? 'rgba' : 'rgb24'}`);
-  return chain.join(',');
+    chain.push(['crop', `${size.width}:${size.height}`]);
+  chain.push(['format', alpha ? 'rgba' : 'rgb24']);
+  return chain;
 }
 
 function hasAlpha(pixelFormat: string): boolean {
@@ -90,11 +91,12 @@ function hasAlpha(pixelFormat: string): boolean {
 }
 
 // Colours are multiplied by alpha before scaling, so that invisible pixels do not bleed into the edge of visible ones.
-function alphaChain(width: number, height: number): string {
-  return `scale,format=gbrap,premultiply=inplace=1,zscale=w=${width}:h=${height}:filter=bicubic,scale`;
+function alphaChain(width: number, height: number): FilterStep[] {
+  const resize: FilterStep = ['zscale', `w=${width}:h=${height}:filter=bicubic`];
+  return [['scale'], ['format', 'gbrap'], ['premultiply', 'inplace=1'], resize, ['scale']];
 }
 
-function opaqueChain(frame: Frame, name: string, width: number, height: number): string {
+function opaqueChain(frame: Frame, name: string, width: number, height: number): FilterStep[] {
   const rgb = /^(rgb|bgr|gbr|0rgb|0bgr)/.test(name) || frame.colorSpace === AVCOL_SPC_RGB;
   const guess = frame.height >= 720 ? '709' : '170m';
   const matrix = rgb ? 'gbr' : (matrices[frame.colorSpace] ?? guess);
@@ -103,20 +105,24 @@ function opaqueChain(frame: Frame, name: string, width: number, height: number):
     const flags = 'bicubic+accurate_rnd+full_chroma_int+full_chroma_inp';
     const from = swscaleMatrices[matrix] ?? 'bt601';
     const color = rgb ? '' : `:in_color_matrix=${from}:in_range=${full ? 'pc' : 'tv'}:out_range=pc`;
-    return `scale=w=${width}:h=${height}:flags=${flags}${color}`;
+    return [['scale', `w=${width}:h=${height}:flags=${flags}${color}`]];
   }
   const from = `matrixin=${matrix}:rangein=${full ? 'full' : 'limited'}${chroma(frame)}`;
-  const resize = `zscale=w=${width}:h=${height}:filter=bicubic:${from}`;
+  const resize = `w=${width}:h=${height}:filter=bicubic:${from}:matrix=gbr:range=full`;
   const hdr = frame.colorTrc === AVCOL_TRC_SMPTE2084 || frame.colorTrc === AVCOL_TRC_ARIB_STD_B67;
-  if (hdr) {
-    const primaries = frame.colorPrimaries === AVCOL_PRI_BT2020 ? '2020' : '709';
-    const transfer = frame.colorTrc === AVCOL_TRC_SMPTE2084 ? 'smpte2084' : 'arib-std-b67';
-    const linear = `${resize}:transferin=${transfer}:primariesin=${primaries}:matrix=gbr:range=full:transfer=linear:npl=203`;
-    const display =
-      'zscale=primaries=709:transfer=linear,tonemap=mobius:desat=0,zscale=transfer=709:range=full';
-    return `${linear},format=gbrpf32le,${display},format=gbrp,scale`;
-  }
-  return `${resize}:matrix=gbr:range=full,format=gbrp,scale`;
+  if (!hdr) return [['zscale', resize], ['format', 'gbrp'], ['scale']];
+  const primaries = frame.colorPrimaries === AVCOL_PRI_BT2020 ? '2020' : '709';
+  const transfer = frame.colorTrc === AVCOL_TRC_SMPTE2084 ? 'smpte2084' : 'arib-std-b67';
+  // 203 cd/m2 is the white of graphics in HDR (ITU-R BT.2408).
+  return [
+    ['zscale', `${resize}:transferin=${transfer}:primariesin=${primaries}:transfer=linear:npl=203`],
+    ['format', 'gbrpf32le'],
+    ['zscale', 'primaries=709:transfer=linear'],
+    ['tonemap', 'mobius:desat=0'],
+    ['zscale', 'transfer=709:range=full'],
+    ['format', 'gbrp'],
+    ['scale'],
+  ];
 }
 
 function chroma(frame: Frame): string {
@@ -176,12 +182,14 @@ export class Converter {
       `:colorspace=${frame.colorSpace}:range=${frame.colorRange}`;
     const input = createFilter(graph, 'buffer', 'in', form);
     const output = createFilter(graph, 'buffersink', 'out');
-    const from = FilterInOut.createList([{ name: 'in', filterCtx: input, padIdx: 0 }]);
-    const to = FilterInOut.createList([{ name: 'out', filterCtx: output, padIdx: 0 }]);
-    FFmpegError.throwIfError(
-      graph.parsePtr(`[in]${filterChain(frame, this.#conversion)}[out]`, to, from),
-      'filter',
+    const steps = filterChain(frame, this.#conversion).map(([name, args], i) =>
+      createFilter(graph, name, `f${i}`, args),
     );
+    let last = input;
+    for (const step of [...steps, output]) {
+      FFmpegError.throwIfError(last.link(0, step, 0), 'filter');
+      last = step;
+    }
     FFmpegError.throwIfError(graph.configSync(), 'filter');
     return (next) => {
       FFmpegError.throwIfError(input.buffersrcAddFrameSync(next), 'filter');
