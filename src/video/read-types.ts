@@ -26,6 +26,11 @@ export interface ReadOptions {
    * {@link ReadReport.shortfall}.
    */
   readonly onShortfall?: 'error' | 'report';
+  /**
+   * Whether to state in {@link ReadReport.times} when every frame of the file appears, those included that re-timing
+   * leaves out; default false. With a low `rate` this surveys a file at the cost of decoding alone.
+   */
+  readonly reportTimes?: boolean;
 }
 
 /** Bounds that hold for every file, because any file may be hostile. */
@@ -60,4 +65,6 @@ export interface ReadReport {
   readonly dropped: number;
   /** Set when the file gave less than it claims; undefined when everything asked for is there. */
   readonly shortfall: Shortfall | undefined;
+  /** Shape [frames decoded]: seconds since the first frame, ascending; only with {@link ReadOptions.reportTimes}. */
+  readonly times?: readonly number[];
 }

@@ -132,6 +132,7 @@ function openAsk(path: string, options: ReadOptions, limits: Required<ReadLimits
     size: size ?? null,
     fit,
     background,
+    reportTimes: options.reportTimes === true,
     pixels: limits.pixels,
     threads,
     pieceBytes,

@@ -56,7 +56,7 @@ export async function surveyFile(
     found.hash = await hashFile(path);
     const info = await reader.probe(path);
     found.codec = info.codec;
-    const decoded = await decode(reader, path, fitWithin(info, side), samples);
+    const decoded = await decode(reader, path, info, fitWithin(info, side), samples);
     return { file, ...found, ...summarise(info, decoded), samples: samples.pick(sampleFrames) };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
@@ -65,35 +65,42 @@ export async function surveyFile(
   }
 }
 
-type Decoded = {
-  readonly timestamps: Float64Array;
-  readonly rate: number;
-  readonly shortfall: string | undefined;
-};
+type Decoded = { readonly timestamps: Float64Array; readonly shortfall: string | undefined };
 
+/** Decodes all frames and converts a few: conversion costs as much as decoding. */
 async function decode(
   reader: Pick<MediaReader, 'stream'>,
   path: string,
+  info: MediaInfo,
   size: Size,
   samples: Thinner,
 ): Promise<Decoded> {
-  await using stream = await reader.stream(path, { size, onShortfall: 'report' });
-  const timestamps: number[] = [];
-  let rate = 1;
+  const rate = info.still ? {} : { rate: sampleRate(info.duration) };
+  await using stream = await reader.stream(path, { size, ...rate, onShortfall: 'report', reportTimes: true });
   for await (const piece of stream) {
     for (let i = 0; i < piece.frames; i++) samples.add(piece, i);
-    for (const timestamp of piece.timestamps) timestamps.push(timestamp);
-    rate = piece.rate;
   }
-  return { timestamps: Float64Array.from(timestamps), rate, shortfall: stream.report.shortfall?.reason };
+  const { times = [], shortfall } = stream.report;
+  return { timestamps: Float64Array.from(times), shortfall: shortfall?.reason };
 }
 
-function summarise(info: MediaInfo, { timestamps, rate, shortfall }: Decoded) {
+/** Samples a second that give {@link sampleFrames}, within bounds, since the duration is only claimed. */
+function sampleRate(duration = 8): number {
+  return Math.min(8, Math.max(0.01, sampleFrames / duration));
+}
+
+function summarise(info: MediaInfo, { timestamps, shortfall }: Decoded) {
   const frames = timestamps.length;
   const { width, height, still } = info;
+  const rate = info.rate ?? averageRate(timestamps);
   const facts = frames === 0 ? undefined : { width, height, still, rate, timestamps };
   const seconds = still ? 0 : durationOf({ data: new Uint8Array(), frames, height, width, rate, timestamps });
   return { facts, seconds, damage: shortfall ?? (frames === 0 ? 'no frame can be decoded' : undefined) };
+}
+
+function averageRate(timestamps: Float64Array): number {
+  const span = (timestamps.at(-1) ?? 0) - (timestamps[0] ?? 0);
+  return span > 0 ? (timestamps.length - 1) / span : 1;
 }
 
 /** The size of a picture whose longer side is `side`, or its own where that is smaller. */

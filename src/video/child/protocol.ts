@@ -40,6 +40,8 @@ export interface OpenAsk {
   readonly size: Size | null;
   readonly fit: 'stretch' | 'cover';
   readonly background: readonly [number, number, number];
+  /** Whether the report lists the times of all frames decoded. */
+  readonly reportTimes: boolean;
   /** Most pixels of a coded frame. */
   readonly pixels: number;
   /** Threads the decoder may use. */

@@ -4,6 +4,7 @@ import { type OpenedFile, openSource } from './open-source.ts';
 import type { NextAnswer, OpenAnswer, OpenAsk } from './protocol.ts';
 import { type SelectTally, type Shown, select } from './select.ts';
 import { judge } from './shortfall.ts';
+import type { FrameSource } from './source.ts';
 
 /** An open file on its way to the parent, piece by piece. */
 export class Reading {
@@ -11,6 +12,7 @@ export class Reading {
   readonly #file: OpenedFile;
   readonly #shown: AsyncGenerator<Shown>;
   readonly #tally: SelectTally = { given: 0, repeated: 0, dropped: 0, reachedEnd: false };
+  readonly #times: number[] = [];
   /** Taken from the source and not yet given, because the piece before was full. */
   #waiting: { time: number; pixels: Uint8Array } | undefined;
 
@@ -19,7 +21,8 @@ export class Reading {
     this.#file = file;
     const { start, end, rate, maxFrames } = ask;
     const wanted = { start, end: end ?? Infinity, rate, maxFrames: maxFrames ?? Infinity };
-    this.#shown = select(file.source, wanted, this.#tally);
+    const source = ask.reportTimes ? recordTimes(file.source, this.#times) : file.source;
+    this.#shown = select(source, wanted, this.#tally);
   }
 
   /** @throws UserError when the file cannot be opened. */
@@ -87,6 +90,18 @@ export class Reading {
         `${path}: no frame between ${start} and ${this.#ask.end ?? 'the end'} s; widen the range`,
       );
     }
-    return { frames: given, repeated, dropped, shortfall };
+    const times = this.#ask.reportTimes ? { times: this.#times } : {};
+    return { frames: given, repeated, dropped, shortfall, ...times };
   }
+}
+
+/** The same frames; writes down when each appears. */
+function recordTimes(source: FrameSource, times: number[]): Pick<FrameSource, 'next'> {
+  return {
+    async next() {
+      const frame = await source.next();
+      if (frame) times.push(frame.time);
+      return frame;
+    },
+  };
 }

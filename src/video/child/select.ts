@@ -32,7 +32,7 @@ const epsilon = 1e-6;
 
 /** Chooses frames by time, and re-times them when a rate is given: nearest frame in time, the earlier one on a tie. */
 export async function* select(
-  source: FrameSource,
+  source: Pick<FrameSource, 'next'>,
   wanted: Selection,
   tally: SelectTally,
 ): AsyncGenerator<Shown> {
@@ -46,7 +46,11 @@ export async function* select(
   }
 }
 
-async function* keepTimes(source: FrameSource, wanted: Selection, tally: SelectTally): AsyncGenerator<Shown> {
+async function* keepTimes(
+  source: Pick<FrameSource, 'next'>,
+  wanted: Selection,
+  tally: SelectTally,
+): AsyncGenerator<Shown> {
   for (;;) {
     const frame = await source.next();
     if (!frame) {
@@ -63,7 +67,7 @@ async function* keepTimes(source: FrameSource, wanted: Selection, tally: SelectT
 }
 
 async function* retime(
-  source: FrameSource,
+  source: Pick<FrameSource, 'next'>,
   wanted: Selection,
   rate: number,
   tally: SelectTally,
