@@ -13,7 +13,7 @@ import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
  * **Ownership.** Every buffer that `upload` or `run` returns belongs to the caller, who disposes it; a buffer may be
  * disposed as soon as the last call that reads it was made. Inputs stay valid after a run, except donated ones, whose
  * memory outputs may take over: the run disposes them. Garbage collection is never relied on; see {@link BufferScope}.
- * **Errors.** A failed run rejects, gives no outputs and leaves undonated inputs as they were.
+ * **Errors.** A failed run rejects and gives no outputs; donated inputs are gone, the others as they were.
  */
 export interface Executor extends AsyncDisposable {
   /** What runs the graphs, for messages: `reference`, `onnx cpu`. */

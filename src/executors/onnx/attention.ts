@@ -2,9 +2,6 @@ import { at, type Shape, type TensorType } from '../../tensor/shape.ts';
 import type { Emitter, Lowered, Value } from './emitter.ts';
 import { batchedMatmul } from './matmul.ts';
 
-/** Attention scores are computed in parts of at most this many bytes, so that memory does not grow with length squared. */
-const scoreBytes = 32 * 2 ** 20;
-
 /** Attention: ONNX's own operator where nothing else is asked of it, else composed. */
 export function lowerAttention(
   emit: Emitter,
@@ -25,7 +22,7 @@ export function lowerAttention(
   }
   const heads = { q: headsFirst(emit, q), k: headsFirst(emit, k), v: headsFirst(emit, v) };
   const mask = segments && segmentMask(emit, segments, S);
-  const parts = partsOf(B, S, H, at(k.shape, 1)).map((rows) =>
+  const parts = partsOf(emit.scoreBytes, B, S, H, at(k.shape, 1)).map((rows) =>
     rows.map((part) => {
       const [qPart, kPart, vPart] = [
         take(emit, heads.q, part),
@@ -73,7 +70,7 @@ export function lowerAttentionGradient(
     Value,
     Value,
   ];
-  const parts = partsOf(B, S, H, at(k.shape, 1)).map((rows) => {
+  const parts = partsOf(emit.scoreBytes, B, S, H, at(k.shape, 1)).map((rows) => {
     const perRow = rows.map((part) => {
       const [qPart, kPart, vPart] = [
         take(emit, qh, part),
@@ -136,8 +133,8 @@ interface Part {
   readonly queries: readonly [start: number, end: number];
 }
 
-/** Cuts the work so that each part's scores fit {@link scoreBytes}: first by batch row, then by queries. */
-function partsOf(B: number, S: number, H: number, T: number): Part[][] {
+/** Cuts the work so that each part's scores fit `scoreBytes`: first by batch row, then by queries. */
+function partsOf(scoreBytes: number, B: number, S: number, H: number, T: number): Part[][] {
   const rowBytes = 4 * H * S * T;
   const rowsPerPart = Math.max(1, Math.floor(scoreBytes / rowBytes));
   const queriesPerPart = Math.max(1, Math.floor(S / Math.ceil(rowBytes / scoreBytes)));

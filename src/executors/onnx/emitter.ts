@@ -6,6 +6,13 @@ import { type OnnxAttribute, OnnxModel, type OnnxType, onnxTypes } from './model
 /** Where a model will run: lowering avoids what a provider lacks and uses what it does best. */
 export type OnnxDevice = 'cpu' | 'wasm' | 'webgpu';
 
+/** What lowering must know of the machine. */
+export interface LoweringTarget {
+  readonly device: OnnxDevice;
+  /** Attention scores are computed in parts of at most this many bytes, so that memory does not grow with length squared. */
+  readonly scoreBytes: number;
+}
+
 /** A tensor of our graph as a value of the ONNX model. */
 export interface Value extends TensorType {
   readonly name: string;
@@ -42,9 +49,11 @@ export interface Lowered<K extends Op> {
 export class Emitter {
   readonly model = new OnnxModel();
   readonly device: OnnxDevice;
+  readonly scoreBytes: number;
 
-  constructor(device: OnnxDevice) {
+  constructor({ device, scoreBytes }: LoweringTarget) {
     this.device = device;
+    this.scoreBytes = scoreBytes;
   }
 
   /** Adds a node with a single result of the given type. */

@@ -2,7 +2,7 @@ import { inlineCalls, TensorMap } from '../../tensor/rewrite.ts';
 import { at, GraphError } from '../../tensor/shape.ts';
 import { type Graph, type NodeOf, nodesOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
-import { Emitter, holdingType, type OnnxDevice, type Value } from './emitter.ts';
+import { Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
 
 /** A graph as an ONNX model; values are fed as `i0`, `i1`, .. and fetched under the names in `outputs`. */
@@ -16,8 +16,8 @@ export interface LoweredGraph {
 }
 
 /** Lowers a graph, calls inlined, to one ONNX model. */
-export function lowerGraph(graph: Graph, device: OnnxDevice): LoweredGraph {
-  const emit = new Emitter(device);
+export function lowerGraph(graph: Graph, target: LoweringTarget): LoweredGraph {
+  const emit = new Emitter(target);
   const outputs = inlineCalls(graph.outputs);
   const nodes = nodesOf(outputs);
   const used = new TensorMap<true>();

@@ -1,4 +1,4 @@
-import type { OnnxDevice } from './emitter.ts';
+import type { LoweringTarget } from './emitter.ts';
 
 /** A value as it travels to and from the session host: float32, int32 or bool (one byte each), row-major. */
 export interface Transfer {
@@ -22,13 +22,12 @@ export interface HostStage {
 export interface HostProgram {
   readonly stages: readonly HostStage[];
   readonly outputs: readonly number[];
-  /** Inputs whose memory a run may free. */
+  /** Inputs that a run frees after their last use. */
   readonly donated: readonly number[];
 }
 
 /** Settings of a session host, given once. */
-export interface HostSettings {
-  readonly device: OnnxDevice;
+export interface HostSettings extends LoweringTarget {
   /** Threads of one operation; 0 lets ONNX Runtime choose. */
   readonly threads: number;
   /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. */

@@ -102,14 +102,8 @@ export class OnnxExecutor implements Executor {
     const outputs = executable.graph.outputs.map((output) => this.newBuffer(output));
     const { program } = executable;
     const running = this.ask({ kind: 'run', program, inputs: given, outputs: outputs.map(({ id }) => id) });
-    const donated = program.donated.map((index) => this.own(at(inputs, index)));
-    for (const buffer of donated) buffer.disposed = true;
-    try {
-      await running;
-    } catch (error) {
-      for (const { id } of donated) this.tell({ kind: 'free', buffer: id });
-      throw error;
-    }
+    for (const index of program.donated) this.own(at(inputs, index)).disposed = true;
+    await running;
     return outputs;
   }
 
@@ -120,7 +114,7 @@ export class OnnxExecutor implements Executor {
   }
 
   private lower(graph: Graph): LoweredGraph {
-    const known = this.lowered.get(graph) ?? lowerGraph(graph, this.settings.device);
+    const known = this.lowered.get(graph) ?? lowerGraph(graph, this.settings);
     this.lowered.set(graph, known);
     return known;
   }

@@ -11,6 +11,8 @@ export interface OnnxOptions {
   readonly threads?: number;
   /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. Default false. */
   readonly strict?: boolean;
+  /** Most bytes of attention scores held at once, per layer. Default 32 MiB. */
+  readonly scoreBytes?: number;
 }
 
 /**
@@ -21,11 +23,12 @@ export function openOnnxExecutor({
   device = 'cpu',
   threads = 0,
   strict = false,
+  scoreBytes = 2 ** 25,
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
   const worker = new Worker(new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url));
   worker.unref();
-  return new OnnxExecutor(connectionTo(worker), { device, threads, strict });
+  return new OnnxExecutor(connectionTo(worker), { device, threads, strict, scoreBytes });
 }
 
 function connectionTo(worker: Worker): HostConnection {

@@ -23,7 +23,7 @@ export class SessionHost {
   private readonly buffers = new Map<number, Ort.Tensor>();
   /** Sessions that copy a device tensor to the host, by type and rank. */
   private readonly copiers = new Map<string, Ort.InferenceSession>();
-  private settings: HostSettings = { device: 'cpu', threads: 0, strict: false };
+  private settings: HostSettings = { device: 'cpu', threads: 0, strict: false, scoreBytes: 0 };
   private queue: Promise<void> = Promise.resolve();
 
   constructor(ort: OrtApi) {
@@ -78,7 +78,9 @@ export class SessionHost {
   ): Promise<undefined> {
     const given = inputs.map((buffer) => found(this.buffers, buffer));
     const slots = new Map(given.map((tensor, slot) => [slot, tensor]));
-    const made = new Set<Ort.Tensor>();
+    // What this run may free: values it makes, and donated inputs from the start, so that each goes after its last use.
+    const made = new Set(program.donated.map((index) => found(slots, index)));
+    for (const index of program.donated) this.buffers.delete(inputs[index] ?? -1);
     try {
       for (const stage of program.stages) {
         await this.runStage(stage, slots, made);
@@ -99,11 +101,6 @@ export class SessionHost {
         );
       }),
     );
-    for (const input of program.donated) {
-      const buffer = inputs[input] ?? -1;
-      release(this.buffers.get(buffer));
-      this.buffers.delete(buffer);
-    }
     return undefined;
   }
 
