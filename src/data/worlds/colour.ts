@@ -17,9 +17,11 @@ export function multiplyRgb(a: Rgb, factor: Rgb): Rgb {
   return [(a[0] * factor[0]) / 255, (a[1] * factor[1]) / 255, (a[2] * factor[2]) / 255];
 }
 
-/** Perceived lightness of a colour, from 0 to 1 (Oklab L). */
-export function lightness(colour: Rgb): number {
-  return toOklab(colour)[0];
+/** How different two colours look: the distance in Oklab, 0 to about 1. */
+export function oklabDistance(a: Rgb, b: Rgb): number {
+  const [l0, a0, b0] = toOklab(a);
+  const [l1, a1, b1] = toOklab(b);
+  return Math.sqrt((l1 - l0) ** 2 + (a1 - a0) ** 2 + (b1 - b0) ** 2);
 }
 
 /** Steps of a {@link gradient}. */

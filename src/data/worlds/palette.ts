@@ -1,4 +1,4 @@
-import { hex, mixRgb, type Rgb } from './colour.ts';
+import { hex, mixRgb, multiplyRgb, oklabDistance, type Rgb } from './colour.ts';
 import type { Background, Colour, Place, Time, Weather } from './scene.ts';
 
 /** The colours of objects in white light, far enough apart to be named by eye under every sky below. */
@@ -7,7 +7,7 @@ export const objectColours: { readonly [C in Colour]: Rgb } = {
   orange: hex('#fa8519'),
   yellow: hex('#fbd81f'),
   green: hex('#1f9e4a'),
-  cyan: hex('#1fd0df'),
+  cyan: hex('#12cdd0'),
   blue: hex('#2b57e6'),
   purple: hex('#8b3ccb'),
   pink: hex('#fb83b9'),
@@ -273,4 +273,18 @@ function veil(palette: Palette, weather: Exclude<Weather, 'clear'>, time: Time):
     groundFar: powder(mixRgb(palette.groundFar, grey, 0.4 * amount)),
     groundNear: powder(palette.groundNear),
   };
+}
+
+/** Least distance, in Oklab, of an object's colour from what is most likely behind it. */
+const leastContrast = 0.08;
+
+/** Whether an object of a colour can be told from a background by its colour alone. */
+export function nameable(colour: Colour, background: Background): boolean {
+  const palette = paletteOf(background);
+  const { ambient, light } = palette.lighting;
+  const seen = multiplyRgb(objectColours[colour], mixRgb(ambient, light, 0.7));
+  const middle = mixRgb(palette.groundFar, palette.groundNear, 0.5);
+  return [palette.groundNear, middle, palette.sky].every(
+    (behind) => oklabDistance(seen, behind) >= leastContrast,
+  );
 }

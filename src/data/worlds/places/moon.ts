@@ -52,7 +52,7 @@ export function moon(setting: Setting): Backdrop {
 const planets: readonly { readonly body: Rgb; readonly band: Rgb; readonly ring: boolean }[] = [
   { body: hex('#5d7fd0'), band: hex('#a9c6ee'), ring: false },
   { body: hex('#c9a27a'), band: hex('#e6cfa6'), ring: true },
-  { body: hex('#a86a8e'), band: hex('#cf9cb6'), ring: false },
+  { body: hex('#6d8f96'), band: hex('#a3c0c0'), ring: false },
 ];
 
 function drawPlanet(canvas: Canvas, view: View, setting: Setting, kind: number, x: number, y: number): void {
