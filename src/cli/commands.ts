@@ -22,6 +22,10 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
         summary: 'Say what training would do with every clip, and why',
         load: async () => (await import('./dataset-check.ts')).datasetCheck,
       },
+      worlds: {
+        summary: 'Make procedural clips with exact captions',
+        load: async () => (await import('./dataset-worlds.ts')).datasetWorlds,
+      },
     },
   },
 };

@@ -12,13 +12,14 @@ const moments = 8;
 
 /**
  * Finds places for a cast in an otherwise finished scene, so that everyone stays in the frame and nobody hides another
- * for long, in square, wide and tall frames. Returns the objects, or undefined when `tries` random arrangements all fail or a motion is
- * impossible for its object.
+ * for long, in square, wide and tall frames, and `accept` agrees. Returns the objects, or undefined when 40 random
+ * arrangements all fail or a motion is impossible for its object.
  */
 export function arrange(
   scene: Scene,
   cast: readonly Member[],
   random: RandomStream,
+  accept: (scene: Scene) => boolean = () => true,
 ): SceneObject[] | undefined {
   for (let i = 0; i < tries; i++) {
     const objects: SceneObject[] = [];
@@ -30,7 +31,8 @@ export function arrange(
     }
     const candidate = { ...scene, objects };
     if (!possible(candidate)) return undefined;
-    if (statedAspects.every((aspect) => wellSpread(candidate, aspect))) return objects;
+    const fits = statedAspects.every((aspect) => wellSpread(candidate, aspect));
+    if (fits && accept(candidate)) return objects;
   }
   return undefined;
 }

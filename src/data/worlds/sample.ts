@@ -47,7 +47,7 @@ export interface SampleOptions {
   readonly seconds?: number;
   /** Draw only scenes of this split; default either. */
   readonly split?: Split;
-  /** Draw only from these. */
+  /** Draw only from these. Someone who follows needs someone who slides, bounces or orbits among the motions. */
   readonly choices?: Choices;
 }
 
@@ -79,7 +79,7 @@ export function sampleScene(key: Key, options: SampleOptions = {}): Scene {
 }
 
 /** One of `items`, of which only those in `allowed` (all when undefined) can be drawn, by weight. */
-export function drawWeighted<T>(
+function drawWeighted<T>(
   random: RandomStream,
   items: readonly (readonly [item: T, weight: number])[],
   allowed: readonly T[] | undefined,
@@ -96,7 +96,8 @@ export function drawWeighted<T>(
 
 const evenly = <T>(items: readonly T[]) => items.map((item) => [item, 1] as const);
 
-function drawBackground(random: RandomStream, choices: Choices): Background {
+/** A random background among the choices. */
+export function drawBackground(random: RandomStream, choices: Choices): Background {
   // Fewer colours are turned down in space, so it would come up more often than the others.
   const weights = places.map((name) => [name, name === 'space' ? 0.7 : 1] as const);
   const place = drawWeighted(random, weights, choices.places) ?? 'meadow';
@@ -158,7 +159,11 @@ function drawCast(random: RandomStream, background: Background, choices: Choices
   return cast;
 }
 
-function drawMember(
+/**
+ * A random object for a cast of `count` that has some members already; undefined when the draw contradicts itself. A
+ * colour that is hard to see against the background is drawn only where it is the one choice.
+ */
+export function drawMember(
   random: RandomStream,
   background: Background,
   choices: Choices,
@@ -179,7 +184,7 @@ function drawMember(
   );
   const kind = drawWeighted(random, motionWeights(cast, alike), choices.motions);
   if (size === undefined || finish === undefined || kind === undefined) return undefined;
-  if (!nameable(colour, background)) return undefined;
+  if (choices.colours?.length !== 1 && !nameable(colour, background)) return undefined;
   const double = cast.some((other) => other.shape === shape && other.colour === colour);
   if (double) return undefined;
   const motion = drawMotion(random, kind, cast);
