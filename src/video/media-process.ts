@@ -1,5 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { readFile } from 'node:fs/promises';
+import { fileURLToPath } from 'node:url';
 import { UserError } from '../errors.ts';
 import {
   type AnswerHeader,
@@ -7,7 +8,9 @@ import {
   type Calls,
   encodeHead,
   MessageAssembler,
+  type Slot,
 } from './child/protocol.ts';
+import { SlotFile } from './slot-file.ts';
 
 /** Bounds on a media child process. */
 export interface ProcessLimits {
@@ -35,6 +38,7 @@ const lookEvery = 0.1;
  */
 export class MediaProcess {
   readonly #limits: ProcessLimits;
+  readonly #slots: readonly [SlotFile, SlotFile];
   readonly #child: ChildProcess;
   readonly #pending: Pending[] = [];
   readonly #exited: Promise<void>;
@@ -45,8 +49,9 @@ export class MediaProcess {
 
   constructor(limits: ProcessLimits) {
     this.#limits = limits;
-    this.#child = spawn(process.execPath, [mainFile.pathname.replace(/^\/([A-Za-z]:)/, '$1')], {
-      stdio: ['pipe', 'pipe', 'pipe'],
+    this.#slots = [new SlotFile(), new SlotFile()];
+    this.#child = spawn(process.execPath, [fileURLToPath(mainFile)], {
+      stdio: ['pipe', 'pipe', 'pipe', this.#slots[0].file, this.#slots[1].file],
       env: { ...process.env, NODE_OPTIONS: '' },
     });
     const assembler = new MessageAssembler((header, payload) =>
@@ -107,6 +112,11 @@ export class MediaProcess {
     return { answer: answer as Calls[K]['answer'], payload: frames };
   }
 
+  /** The first bytes of what the child has put into a slot. */
+  async readSlot(slot: Slot, bytes: number): Promise<Uint8Array> {
+    return await this.#slots[slot].read(bytes);
+  }
+
   /** Ends the child at once; calls under way fail with `reason`. */
   kill(reason: string): void {
     this.#fail(reason);
@@ -117,6 +127,7 @@ export class MediaProcess {
   async end(): Promise<void> {
     this.kill('reading was stopped');
     await this.#exited;
+    for (const slot of this.#slots) slot.close();
   }
 
   #deliver(header: AnswerHeader, payload: Uint8Array): void {

@@ -30,6 +30,7 @@ export class ProcessPool implements AsyncDisposable {
   /** Takes a process back, dead or alive. */
   release(process: MediaProcess): void {
     if (!this.#lent.delete(process) || this.#closed) return;
+    if (!process.alive) void process.end();
     const next = this.#waiting.shift();
     if (next) next.give(this.#lend(process.alive ? process : new MediaProcess(this.#limits)));
     else if (process.alive) this.#idle.push(process);

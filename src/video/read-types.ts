@@ -16,6 +16,8 @@ export interface ReadOptions {
   readonly rate?: number;
   /** Size of the frames given; default as displayed ({@link MediaInfo}). Downscaling is anti-aliased. */
   readonly size?: Size;
+  /** Instead of `size`: scale down, at the file's own aspect ratio, until the longer side has at most this many pixels. */
+  readonly maxSide?: number;
   /** What to do when `size` has another aspect ratio: `stretch` (default), or `cover`: fill it and crop the rest evenly. */
   readonly fit?: 'stretch' | 'cover';
   /** Colour [r, g, b] behind transparent pictures; default white. */

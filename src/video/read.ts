@@ -1,7 +1,7 @@
 import { availableParallelism } from 'node:os';
 import { resolve } from 'node:path';
 import { UserError } from '../errors.ts';
-import type { NextAnswer, OpenAnswer, OpenAsk } from './child/protocol.ts';
+import type { NextAnswer, OpenAnswer, OpenAsk, Slot } from './child/protocol.ts';
 import { joinFrames, type Size, type Video } from './frames.ts';
 import type { MediaInfo } from './media-info.ts';
 import type { MediaProcess } from './media-process.ts';
@@ -81,7 +81,9 @@ export class MediaReader implements AsyncDisposable {
       }
       pieces.push(piece);
     }
-    return { video: joinFrames(pieces), info: stream.info, report: stream.report };
+    const video = joinFrames(pieces);
+    const rate = options.rate ?? measuredRate(video);
+    return { video: { ...video, rate }, info: stream.info, report: stream.report };
   }
 
   /**
@@ -123,6 +125,8 @@ function openAsk(path: string, options: ReadOptions, limits: Required<ReadLimits
   if (size && !(isSide(size.width) && isSide(size.height) && size.width * size.height <= limits.pixels)) {
     refuse(`at ${size.width}x${size.height}`, `use whole numbers, at most ${limits.pixels} pixels together`);
   }
+  if (options.maxSide !== undefined && !isSide(options.maxSide))
+    refuse(`at ${options.maxSide} pixels a side`, 'use a whole number');
   return {
     path: resolve(path),
     start,
@@ -130,6 +134,7 @@ function openAsk(path: string, options: ReadOptions, limits: Required<ReadLimits
     maxFrames: maxFrames ?? null,
     rate: rate ?? null,
     size: size ?? null,
+    maxSide: options.maxSide ?? null,
     fit,
     background,
     reportTimes: options.reportTimes === true,
@@ -143,7 +148,15 @@ function isSide(value: number): boolean {
   return Number.isInteger(value) && value >= 1;
 }
 
-/** A file open in a child process. Two pieces are asked for ahead, so that decoding goes on while one is used. */
+/** The nominal rate, unless the timestamps say another by more than their rounding; then their average. */
+function measuredRate({ frames, rate, timestamps }: Video): number {
+  const span = (timestamps[frames - 1] ?? 0) - (timestamps[0] ?? 0);
+  const nominal = (frames - 1) / rate;
+  // Half a tick of a GIF (10 ms) at either end.
+  return frames < 2 || Math.abs(span - nominal) <= 0.0101 ? rate : (frames - 1) / span;
+}
+
+/** A file open in a child process. The next piece is asked for ahead, so that decoding goes on while one is used. */
 class ProcessStream implements VideoStream {
   readonly info: MediaInfo;
   readonly size: Size;
@@ -177,15 +190,20 @@ class ProcessStream implements VideoStream {
 
   async *[Symbol.asyncIterator](): AsyncGenerator<Video> {
     try {
-      let ahead = this.#next();
+      let slot: Slot = 0;
+      let ahead = this.#next(slot);
       for (;;) {
         const { answer, payload } = await ahead;
-        if (!answer.report) ahead = this.#next();
+        const filled = slot;
+        slot = slot === 0 ? 1 : 0;
+        if (!answer.report) ahead = this.#next(slot);
         const frames = answer.timestamps.length;
         this.#report = answer.report ?? { ...this.#report, frames: this.#report.frames + frames };
         if (frames > 0) {
+          const { slotBytes } = answer;
+          const data = slotBytes === null ? payload : await this.#process.readSlot(filled, slotBytes);
           const timestamps = Float64Array.from(answer.timestamps);
-          yield { data: payload, frames, ...this.size, rate: this.#rate, timestamps };
+          yield { data, frames, ...this.size, rate: this.#rate, timestamps };
         }
         if (answer.report) break;
       }
@@ -208,8 +226,8 @@ class ProcessStream implements VideoStream {
     return this.#ended;
   }
 
-  #next(): Promise<{ answer: NextAnswer; payload: Uint8Array }> {
-    const next = this.#process.call(this.#path, 'next', {});
+  #next(slot: Slot): Promise<{ answer: NextAnswer; payload: Uint8Array }> {
+    const next = this.#process.call(this.#path, 'next', { slot });
     // Asked for ahead: when the loop is left early nobody awaits it, and its failure no longer matters.
     next.catch(() => {});
     return next;

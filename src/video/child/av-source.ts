@@ -317,7 +317,7 @@ function describe(opened: Opened, rotation: 0 | 90 | 180 | 270, bytes: number): 
     rotation,
     pixelAspect,
     duration: streamDuration(stream, format) ?? ticks(format.duration, 1e-6),
-    rate: nominalRate(stream),
+    rate: claimedRate(stream, format),
     frames: stream.nbFrames > 0n ? Number(stream.nbFrames) : undefined,
     still: false,
     bytes,
@@ -345,6 +345,12 @@ function streamDuration(stream: Stream, format: FormatContext): number | undefin
   const tag = /^(\d+):(\d+):(\d+(?:\.\d+)?)$/.exec(stream.metadata?.get('DURATION') ?? '');
   if (tag) return Number(tag[1]) * 3600 + Number(tag[2]) * 60 + Number(tag[3]);
   return format.nbStreams === 1 ? ticks(format.duration, 1e-6) : undefined;
+}
+
+/** Frames by duration for a GIF, whose delays are rounded to hundredths; the nominal rate of others. */
+function claimedRate(stream: Stream, format: FormatContext): number | undefined {
+  const duration = format.iformat?.name === 'gif' ? streamDuration(stream, format) : undefined;
+  return duration && stream.nbFrames > 0n ? Number(stream.nbFrames) / duration : nominalRate(stream);
 }
 
 /** The average rate, unless it is not known or cannot be meant; then the rate that timestamps are multiples of. */

@@ -35,11 +35,16 @@ interface Coding {
   readonly container: Record<string, string>;
 }
 
-// Rate factors are linear in quality; 80 is visually lossless (about 42 dB) for H.264.
+// Rate factors are linear in quality; 80 is visually lossless, 41 to 46 dB on camera footage. Chroma gets finer steps than
+// x264 gives it by itself: our frames have saturated edges, and 4:2:0 has hurt those already.
 const codings: { readonly [format in 'mp4' | 'webm']: Coding } = {
   mp4: {
     encoder: 'libx264',
-    options: (quality) => ({ preset: 'veryfast', crf: (40 - 0.3 * quality).toFixed(1) }),
+    options: (quality) => ({
+      preset: 'fast',
+      crf: (37 - 0.3 * quality).toFixed(1),
+      'x264-params': 'chroma-qp-offset=-3',
+    }),
     container: { movflags: '+faststart' },
   },
   webm: {

@@ -1,4 +1,5 @@
 import {
+  AV_PIX_FMT_RGBA,
   AVCHROMA_LOC_UNSPECIFIED,
   AVCOL_PRI_BT2020,
   AVCOL_RANGE_JPEG,
@@ -140,6 +141,7 @@ function zimgTakes(name: string, frame: Frame): boolean {
 export class Converter {
   readonly #conversion: Conversion;
   readonly #output = new Frame();
+  #packed: Buffer | undefined;
   #graph: FilterGraph | undefined;
   #convert: ((frame: Frame) => void) | undefined;
   #key = '';
@@ -149,7 +151,11 @@ export class Converter {
     this.#output.alloc();
   }
 
-  /** The picture as uint8 RGB [height, width, 3] of the size asked for. @throws FFmpegError when it cannot be converted. */
+  /**
+   * The picture as uint8 RGB [height, width, 3] of the size asked for: a view that holds until the next call.
+   *
+   * @throws FFmpegError when it cannot be converted.
+   */
   convert(frame: Frame): Uint8Array {
     const { width, height, format, colorSpace, colorRange, colorTrc, colorPrimaries } = frame;
     const key = [width, height, format, colorSpace, colorRange, colorTrc, colorPrimaries].join();
@@ -157,13 +163,24 @@ export class Converter {
       this.#convert = this.#build(frame);
       this.#key = key;
     }
-    this.#convert(frame);
-    const pixels = this.#output.toBuffer();
     this.#output.unref();
-    const count = this.#conversion.size.width * this.#conversion.size.height;
-    return pixels.length === count * 4
-      ? blend(pixels, this.#conversion.background)
-      : pixels.subarray(0, count * 3);
+    this.#convert(frame);
+    return this.#pixels();
+  }
+
+  /** The output without FFmpeg's padding at the end of rows. Without padding, its own memory: a copy costs as much as scaling. */
+  #pixels(): Uint8Array {
+    const { width, height } = this.#conversion.size;
+    const { data, linesize, format } = this.#output;
+    const [plane] = data ?? [];
+    const [stride] = linesize;
+    if (!plane || !stride) throw new Error('filter gave no picture');
+    if (format === AV_PIX_FMT_RGBA) return blend(plane, stride, this.#conversion);
+    const row = width * 3;
+    if (stride === row) return plane.subarray(0, row * height);
+    this.#packed ??= Buffer.allocUnsafeSlow(row * height);
+    for (let y = 0; y < height; y++) plane.copy(this.#packed, y * row, y * stride, y * stride + row);
+    return this.#packed;
   }
 
   close(): void {
@@ -208,12 +225,17 @@ function createFilter(graph: FilterGraph, type: string, name: string, args?: str
 }
 
 /** Premultiplied RGBA over a plain background. */
-function blend(rgba: Uint8Array, background: readonly [number, number, number]): Uint8Array {
-  const rgb = new Uint8Array((rgba.length / 4) * 3);
-  for (let from = 0, to = 0; from < rgba.length; from += 4, to += 3) {
-    const through = 255 - (rgba[from + 3] ?? 0);
-    for (let c = 0; c < 3; c++) {
-      rgb[to + c] = Math.min(255, (rgba[from + c] ?? 0) + Math.round(((background[c] ?? 0) * through) / 255));
+function blend(rgba: Uint8Array, stride: number, { size, background }: Conversion): Uint8Array {
+  const rgb = new Uint8Array(size.width * size.height * 3);
+  for (let y = 0, to = 0; y < size.height; y++) {
+    for (let x = 0, from = y * stride; x < size.width; x++, from += 4, to += 3) {
+      const through = 255 - (rgba[from + 3] ?? 0);
+      for (let c = 0; c < 3; c++) {
+        rgb[to + c] = Math.min(
+          255,
+          (rgba[from + c] ?? 0) + Math.round(((background[c] ?? 0) * through) / 255),
+        );
+      }
     }
   }
   return rgb;

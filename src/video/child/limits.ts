@@ -14,7 +14,12 @@ export function checkPixels(ask: OpenAsk, info: MediaInfo): void {
   }
 }
 
-/** Size of the frames to give: as asked for, else as displayed. */
+/** Size of the frames to give: as asked for, else as displayed, scaled down to the longest side asked for. */
 export function targetSize(ask: OpenAsk, info: Size): Size {
-  return ask.size ?? { width: info.width, height: info.height };
+  if (ask.size) return ask.size;
+  const scale = Math.min(1, (ask.maxSide ?? Number.POSITIVE_INFINITY) / Math.max(info.width, info.height, 1));
+  const side = (pixels: number) => Math.max(1, Math.round(pixels * scale));
+  return scale === 1
+    ? { width: info.width, height: info.height }
+    : { width: side(info.width), height: side(info.height) };
 }

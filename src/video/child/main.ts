@@ -13,8 +13,11 @@ import {
   encodeHead,
   type OpenAsk,
   prefixBytes,
+  type Slot,
+  slotFiles,
 } from './protocol.ts';
 import { Reading } from './reading.ts';
+import { SlotOutput } from './slot-output.ts';
 import { Writing } from './writing.ts';
 
 Log.setLevel(AV_LOG_QUIET);
@@ -34,7 +37,7 @@ async function answer({ call, ask }: AskHeader, payload: Uint8Array): Promise<An
       return { answer: reading.opened };
     case 'next':
       if (!reading) throw new Error('next: nothing is open');
-      return await reading.next();
+      return await nextPiece(reading, (ask as { slot: Slot }).slot);
     case 'create':
       writing = await Writing.create(ask as CreateAsk);
       return { answer: {} };
@@ -52,6 +55,12 @@ async function answer({ call, ask }: AskHeader, payload: Uint8Array): Promise<An
       writing = undefined;
       return { answer: {} };
   }
+}
+
+async function nextPiece(open: Reading, slot: Slot): Promise<Answer> {
+  const output = new SlotOutput(slotFiles[slot]);
+  const piece = await open.next((pixels) => output.put(pixels));
+  return { answer: { ...piece, slotBytes: output.slotBytes }, payload: output.payload };
 }
 
 /** Fills `bytes` from standard input. @returns false when the parent has gone. */

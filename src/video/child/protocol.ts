@@ -12,14 +12,19 @@ import type { ReadReport } from '../read-types.ts';
  *
  *     u32 LE  bytes of header        u32 LE  bytes of payload        header (JSON)        payload
  *
- * A payload is frames, uint8 [frames, height, width, 3]. The child reads and writes synchronously, so a parent that does
+ * A payload is frames, uint8 [frames, height, width, 3]. Frames that were read do not go through the pipe, which would
+ * cost the parent's main thread a copy in small parts, but through two nameless files in memory, the slots: the child
+ * has them open as {@link slotFiles} and fills one while the parent reads the other. The child reads and writes synchronously, so a parent that does
  * not read stops it, and a parent that goes away ends it.
  */
 export interface Calls {
   /** Opens a file or frame folder for reading; `close` must follow, also after a failure. */
   open: { ask: OpenAsk; answer: OpenAnswer };
-  /** The next piece of the open file; payload in the answer. After `report` came, no more may be asked. */
-  next: { ask: object; answer: NextAnswer };
+  /**
+   * The next piece of the open file: in the slot named, or as payload where the slot cannot be written.
+   * After `report` came, no more may be asked.
+   */
+  next: { ask: { slot: Slot }; answer: NextAnswer };
   /** Ends reading or writing and frees what it held; harmless when nothing is open. */
   close: { ask: object; answer: object };
   /** Begins writing a file. */
@@ -38,6 +43,7 @@ export interface OpenAsk {
   readonly maxFrames: number | null;
   readonly rate: number | null;
   readonly size: Size | null;
+  readonly maxSide: number | null;
   readonly fit: 'stretch' | 'cover';
   readonly background: readonly [number, number, number];
   /** Whether the report lists the times of all frames decoded. */
@@ -57,10 +63,18 @@ export interface OpenAnswer {
   readonly rate: number;
 }
 
+/** One of the two places in which the child puts frames. */
+export type Slot = 0 | 1;
+
+/** File descriptors of the slots in the child. */
+export const slotFiles = [3, 4] as const;
+
 /** Answer to `next`: the frames' timestamps, and with the last piece (possibly empty) the report. */
 export interface NextAnswer {
   readonly timestamps: readonly number[];
   readonly report: ReadReport | null;
+  /** Bytes of frames at the beginning of the slot; null when they are the payload. */
+  readonly slotBytes: number | null;
 }
 
 /** What to write, with every default filled in. */

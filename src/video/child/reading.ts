@@ -6,6 +6,9 @@ import { type SelectTally, type Shown, select } from './select.ts';
 import { judge } from './shortfall.ts';
 import type { FrameSource } from './source.ts';
 
+/** When the frames of a piece appear; with the last piece the report. */
+export type Piece = Pick<NextAnswer, 'timestamps' | 'report'>;
+
 /** An open file on its way to the parent, piece by piece. */
 export class Reading {
   readonly #ask: OpenAsk;
@@ -13,9 +16,6 @@ export class Reading {
   readonly #shown: AsyncGenerator<Shown>;
   readonly #tally: SelectTally = { given: 0, repeated: 0, dropped: 0, reachedEnd: false };
   readonly #times: number[] = [];
-  /** Taken from the source and not yet given, because the piece before was full. */
-  #waiting: { time: number; pixels: Uint8Array } | undefined;
-
   private constructor(ask: OpenAsk, file: OpenedFile) {
     this.#ask = ask;
     this.#file = file;
@@ -40,33 +40,28 @@ export class Reading {
     };
   }
 
-  /** The next piece. @throws UserError when the file has changed, or has no frame to give. */
-  async next(): Promise<{ answer: NextAnswer; payload: Uint8Array[] }> {
-    const payload: Uint8Array[] = [];
+  /**
+   * The next piece.
+   *
+   * @param put takes the pixels of each frame in order, uint8 [height, width, 3]; they hold only during the call.
+   * @throws UserError when the file has changed, or has no frame to give.
+   */
+  async next(put: (pixels: Uint8Array) => void): Promise<Piece> {
+    const { size } = this.opened;
+    const most = Math.max(1, Math.floor(this.#ask.pieceBytes / (size.width * size.height * 3)));
     const timestamps: number[] = [];
-    let bytes = 0;
-    for (;;) {
-      const frame = this.#waiting ?? (await this.#take());
-      this.#waiting = undefined;
-      if (!frame) return { answer: { timestamps, report: this.#report() }, payload };
-      if (bytes > 0 && bytes + frame.pixels.length > this.#ask.pieceBytes) {
-        this.#waiting = frame;
-        return { answer: { timestamps, report: null }, payload };
-      }
-      payload.push(frame.pixels);
-      timestamps.push(frame.time);
-      bytes += frame.pixels.length;
+    while (timestamps.length < most) {
+      const { value, done } = await this.#shown.next();
+      if (done) return { timestamps, report: this.#report() };
+      put(await value.frame.pixels());
+      timestamps.push(value.time);
     }
+    return { timestamps, report: null };
   }
 
   async close(): Promise<void> {
     await this.#shown.return(undefined);
     this.#file.source.close();
-  }
-
-  async #take(): Promise<{ time: number; pixels: Uint8Array } | undefined> {
-    const { value, done } = await this.#shown.next();
-    return done ? undefined : { time: value.time, pixels: await value.frame.pixels() };
   }
 
   #report(): NextAnswer['report'] {

@@ -6,7 +6,7 @@ export interface SourceFrame {
   readonly time: number;
   /** Seconds it stays on screen. */
   readonly duration: number;
-  /** The pixels in the size asked for, uint8 RGB; converted once, on the first call. Not after `free`. */
+  /** The pixels in the size asked for, uint8 RGB; converted once. They hold until another frame's are asked for. */
   pixels(): Uint8Array | Promise<Uint8Array>;
   /** Gives the decoder's memory back. */
   free(): void;
