@@ -170,7 +170,7 @@ function cutVideo(facts: FrameFacts, inside: FrameRange, spec: WindowSpec, size:
 }
 
 type Timing = {
-  /** Frames per second, on average. */
+  /** Frames per second, as most frames follow one another. */
   readonly rate: number;
   /** Whether frames follow one another at even distances. */
   readonly even: boolean;
@@ -182,10 +182,20 @@ function measureTiming(facts: FrameFacts, { from, to }: FrameRange): Timing {
   const intervals = to - from - 1;
   if (intervals < 1 || last <= first) return { rate: facts.rate, even: true };
   const average = intervals / (last - first);
+  const typical = 1 / typicalInterval(facts.timestamps.subarray(from, to));
   const isOffBeat = (t: number, i: number) =>
     i >= from && i < to && Math.abs((t - first) * average - (i - from)) > 0.25 + tolerance * average;
-  const agrees = Math.abs(facts.rate / average - 1) < 0.02;
-  return { rate: agrees ? facts.rate : average, even: !facts.timestamps.some(isOffBeat) };
+  const even = !facts.timestamps.some(isOffBeat);
+  // Where frames are missing here and there, the rate is that of the others.
+  const measured = even ? average : Math.max(average, typical);
+  const agrees = Math.abs(facts.rate / measured - 1) < 0.02;
+  return { rate: agrees ? facts.rate : measured, even };
+}
+
+/** The median distance between frames, in seconds. */
+function typicalInterval(timestamps: Float64Array): number {
+  const intervals = timestamps.subarray(1).map((t, i) => t - (timestamps[i] ?? 0));
+  return intervals.sort()[intervals.length >> 1] ?? 1;
 }
 
 type TargetRate = { readonly rate: number; readonly retimed: boolean };
@@ -288,9 +298,10 @@ function explainSize(source: Size, size: Size): string[] {
   if (size.width === source.width && size.height === source.height) return [];
   const isScaled = size.width < source.width && size.height < source.height;
   const cropped = (1 - keptShare(size, source)) * 100;
-  const what = isScaled ? 'scaled' : 'cropped';
-  const loss = cropped < 0.05 ? '' : `, ${cropped.toFixed(1)}% of the picture cropped`;
-  return [`${what} from ${source.width}x${source.height} to ${size.width}x${size.height}${loss}`];
+  const loss = cropped < 0.05 ? '' : ` (${cropped.toFixed(1)}% of the picture is cut off)`;
+  return [
+    `${source.width}x${source.height} ${isScaled ? 'scaled' : 'cropped'} to ${size.width}x${size.height}${loss}`,
+  ];
 }
 
 function explain(
@@ -305,7 +316,7 @@ function explain(
   if (target.retimed) {
     const leftOut = windows.reduce((sum, window) => sum + window.leftOut, 0);
     const repeated = windows.reduce((sum, window) => sum + window.repeated, 0);
-    const from = timing.even ? fps(timing.rate) : `uneven frames (${fps(timing.rate)} on average)`;
+    const from = timing.even ? fps(timing.rate) : `uneven frames (mostly ${fps(timing.rate)})`;
     reasons.push(`${from} re-timed to ${fps(target.rate)}: ${leftOut} frames left out, ${repeated} repeated`);
   } else if (spec.rate !== 'native' && target.rate < spec.rate / 1.01) {
     reasons.push(`keeps its own ${fps(target.rate)}, slower than the recipe's ${fps(spec.rate)}`);
@@ -319,7 +330,8 @@ function explain(
 }
 
 function leftOver(frames: number, shortest: number): string {
-  return frames < shortest ? `fewer than the ${shortest} of the shortest window` : 'too few once re-timed';
+  const most = frames < shortest ? '' : ', once re-timed';
+  return `too few for another window (${shortest} frames or more${most})`;
 }
 
 function tooShort(frames: number, from: number, shortest: number, to: number, spec: WindowSpec): string {

@@ -140,7 +140,7 @@ describe('the plan of', () => {
     expect(summary(planClip(video(100, 24), everything, { ...defaultWindow, minSeconds: 0 }))).toEqual([
       'trimmed',
       [97],
-      ['last 3 frames trimmed: fewer than the 5 of the shortest window'],
+      ['last 3 frames trimmed: too few for another window (5 frames or more)'],
     ]);
   });
 
@@ -149,7 +149,10 @@ describe('the plan of', () => {
     expect(summary(plan)).toEqual([
       'windows',
       [97, 97, 45],
-      ['240 frames cut into 3 windows', 'last 1 frame trimmed: fewer than the 13 of the shortest window'],
+      [
+        '240 frames cut into 3 windows',
+        'last 1 frame trimmed: too few for another window (13 frames or more)',
+      ],
     ]);
   });
 
@@ -206,7 +209,7 @@ describe('the plan of', () => {
   test('a picture is scaled at its own aspect ratio', () => {
     const plan = planClip(video(97, 24, { width: 1280, height: 720 }), everything, defaultWindow);
     expect(plan.windows[0]?.size).toEqual({ width: 336, height: 192 });
-    expect(plan.reasons).toContain('scaled from 1280x720 to 336x192, 1.6% of the picture cropped');
+    expect(plan.reasons).toContain('1280x720 scaled to 336x192 (1.6% of the picture is cut off)');
   });
 });
 

@@ -82,7 +82,7 @@ export type DatasetReport = {
 export type CheckOptions = {
   readonly window: WindowSpec;
   /** Decodes; the check keeps `processes` files going at once. */
-  readonly reader: Pick<MediaReader, 'probe' | 'stream'>;
+  readonly reader: Pick<MediaReader, 'stream'>;
   readonly processes: number;
   /** Whether to make pictures of the first {@link mostThumbnails} files. Default false. */
   readonly thumbnails?: boolean;
@@ -95,14 +95,14 @@ export type CheckOptions = {
 export const mostThumbnails = 10_000;
 
 /** Pixels of the longer side of the frames looked at: few for comparing, more where people look at them too. */
-const surveySide = { comparing: 48, showing: 112 };
+const surveySide = { comparing: 48, showing: 120 };
 
 /**
  * Decodes every file of a dataset from end to end and says of every clip what training would do with it.
  *
  * The report depends on the files alone, not on timing or `processes`.
  *
- * @returns the report, and thumbnails by file: WebP strips of up to four frames side by side, as data URLs.
+ * @returns the report, and thumbnails by file: WebP sheets of up to four frames, as data URLs.
  * @throws UserError when `path` is no dataset, or `signal` is aborted.
  */
 export async function checkDataset(
@@ -126,7 +126,7 @@ export async function checkDataset(
     const { hash, seconds, samples } = survey;
     likenesses[index] = { file, hash, seconds, fingerprint: fingerprint(samples) };
     if (showsPictures && index < mostThumbnails && samples.length > 0) {
-      thumbnails.set(file, await pictureStrip(samples));
+      thumbnails.set(file, await pictureSheet(samples));
     }
     options.onProgress?.(++done, files.length);
   });
@@ -174,9 +174,8 @@ function reportClip(clip: Clip, survey: FileSurvey, window: WindowSpec): ClipRep
 
 /** A file that is damaged anywhere is not used at all: nobody knows what else is wrong with it. */
 function skipDamaged(frames: number, damage: string): ClipPlan {
-  const reason = `damaged: ${damage}`;
-  const trimmed = frames === 0 ? [] : [{ from: 0, to: frames, reason, outside: false }];
-  return { outcome: 'skipped', reasons: [reason], windows: [], trimmed };
+  const trimmed = frames === 0 ? [] : [{ from: 0, to: frames, reason: damage, outside: false }];
+  return { outcome: 'skipped', reasons: [damage], windows: [], trimmed };
 }
 
 function clipProblems(clip: ClipReport): DatasetProblem[] {
@@ -229,22 +228,22 @@ function sum<T>(items: readonly T[], value: (item: T) => number): number {
   return items.reduce((total, item) => total + value(item), 0);
 }
 
-/** Frames side by side as one WebP, in a data URL. */
-async function pictureStrip(samples: readonly Picture[]): Promise<string> {
-  const [first] = samples;
-  if (first === undefined) return '';
-  const { width, height } = first;
-  const strip = sharp({
-    create: { width: width * samples.length, height, channels: 3, background: '#fff' },
+/** Frames as one WebP, two in a row, in a data URL. */
+async function pictureSheet(samples: readonly Picture[]): Promise<string> {
+  const { width, height } = samples[0] ?? { width: 1, height: 1 };
+  const columns = Math.min(2, samples.length);
+  const rows = Math.ceil(samples.length / columns);
+  const sheet = sharp({
+    create: { width: width * columns, height: height * rows, channels: 3, background: '#fff' },
   }).composite(
     samples.map(({ data }, i) => ({
       input: Buffer.from(data),
       raw: { width, height, channels: 3 },
-      left: i * width,
-      top: 0,
+      left: (i % columns) * width,
+      top: Math.floor(i / columns) * height,
     })),
   );
-  return `data:image/webp;base64,${(await strip.webp({ quality: 55, effort: 2 }).toBuffer()).toString('base64')}`;
+  return `data:image/webp;base64,${(await sheet.webp({ quality: 40, effort: 2 }).toBuffer()).toString('base64')}`;
 }
 
 /** Calls `work` on each item in order, `width` of them at a time; fails as soon as one call does. */

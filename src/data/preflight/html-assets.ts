@@ -44,9 +44,9 @@ figcaption { font: 11px ui-monospace, monospace; color: var(--quiet); overflow-w
 .filters input[type=search] { flex: 1 1 240px; padding: 7px 11px; font: inherit; border: 1px solid var(--line); border-radius: 8px; background: var(--panel); color: inherit; }
 .filters output { color: var(--quiet); }
 .cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(270px, 1fr)); gap: 14px; }
-.card { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 10px 12px 12px; font-size: 13px; content-visibility: auto; contain-intrinsic-size: auto 250px; }
+.card { background: var(--panel); border: 1px solid var(--line); border-radius: 10px; padding: 10px 12px 12px; font-size: 13px; content-visibility: auto; contain-intrinsic-size: auto 300px; }
 .card[hidden] { display: none; }
-.picture { height: 84px; border-radius: 6px; overflow: hidden; background: var(--page); display: flex; justify-content: center; align-items: center; }
+.picture { height: 140px; border-radius: 6px; overflow: hidden; background: var(--page); display: flex; justify-content: center; align-items: center; }
 .picture img { max-width: 100%; max-height: 100%; display: block; }
 .picture.none::after { content: 'no picture'; color: var(--quiet); }
 .timeline { display: flex; gap: 1px; height: 7px; margin-top: 6px; border-radius: 3px; overflow: hidden; }

@@ -4,7 +4,7 @@ import { stat } from 'node:fs/promises';
 import { UserError } from '../../errors.ts';
 import { durationOf, frameAt, type Size, type Video } from '../../video/frames.ts';
 import type { MediaInfo } from '../../video/media-info.ts';
-import type { MediaReader } from '../../video/read.ts';
+import type { MediaReader, VideoStream } from '../../video/read.ts';
 import { resolveClipFile } from '../dataset.ts';
 import type { FrameFacts } from '../plan.ts';
 
@@ -31,6 +31,10 @@ export type FileSurvey = {
 /** Pixels of a small picture: uint8 RGB, shape [height, width, 3]. */
 export type Picture = Size & { readonly data: Uint8Array };
 
+/** Frames looked at in a second of video; from these the samples are chosen. */
+const samplesPerSecond = 2;
+const mostSamples = samplesPerSecond * 86_400;
+
 /** Most frames in {@link FileSurvey.samples}. */
 export const sampleFrames = 4;
 
@@ -42,7 +46,7 @@ export const sampleFrames = 4;
  * @param side the longer side of the samples, in pixels.
  */
 export async function surveyFile(
-  reader: Pick<MediaReader, 'probe' | 'stream'>,
+  reader: Pick<MediaReader, 'stream'>,
   root: string,
   file: string,
   side: number,
@@ -54,10 +58,16 @@ export async function surveyFile(
     path = await resolveClipFile(root, file);
     found.bytes = (await stat(path)).size;
     found.hash = await hashFile(path);
-    const info = await reader.probe(path);
-    found.codec = info.codec;
-    const decoded = await decode(reader, path, info, fitWithin(info, side), samples);
-    return { file, ...found, ...summarise(info, decoded), samples: samples.pick(sampleFrames) };
+    await using stream = await reader.stream(path, {
+      maxSide: side,
+      rate: samplesPerSecond,
+      onShortfall: 'report',
+      reportTimes: true,
+    });
+    found.codec = stream.info.codec;
+    const decoded = await decode(stream, path, samples);
+    const count = stream.info.still ? 1 : sampleFrames;
+    return { file, ...found, ...summarise(stream.info, decoded), samples: samples.pick(count) };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
     const damage = withoutSubject(error.message, path || file);
@@ -67,26 +77,16 @@ export async function surveyFile(
 
 type Decoded = { readonly timestamps: Float64Array; readonly shortfall: string | undefined };
 
-/** Decodes all frames and converts a few: conversion costs as much as decoding. */
-async function decode(
-  reader: Pick<MediaReader, 'stream'>,
-  path: string,
-  info: MediaInfo,
-  size: Size,
-  samples: Thinner,
-): Promise<Decoded> {
-  const rate = info.still ? {} : { rate: sampleRate(info.duration) };
-  await using stream = await reader.stream(path, { size, ...rate, onShortfall: 'report', reportTimes: true });
+/** Takes the few frames that come; all are decoded, but conversion costs as much as decoding. */
+async function decode(stream: VideoStream, path: string, samples: Thinner): Promise<Decoded> {
   for await (const piece of stream) {
     for (let i = 0; i < piece.frames; i++) samples.add(piece, i);
+    // A few bytes can claim that a frame is shown for a thousand years.
+    if (samples.seen > mostSamples)
+      throw new UserError(`${path}: claims to play for more than a day; cut it`);
   }
   const { times = [], shortfall } = stream.report;
   return { timestamps: Float64Array.from(times), shortfall: shortfall?.reason };
-}
-
-/** Samples a second that give {@link sampleFrames}, within bounds, since the duration is only claimed. */
-function sampleRate(duration = 8): number {
-  return Math.min(8, Math.max(0.01, sampleFrames / duration));
 }
 
 function summarise(info: MediaInfo, { timestamps, shortfall }: Decoded) {
@@ -103,15 +103,9 @@ function averageRate(timestamps: Float64Array): number {
   return span > 0 ? (timestamps.length - 1) / span : 1;
 }
 
-/** The size of a picture whose longer side is `side`, or its own where that is smaller. */
-function fitWithin({ width, height }: Size, side: number): Size {
-  const scale = Math.min(1, side / Math.max(width, height));
-  return { width: Math.max(1, Math.round(width * scale)), height: Math.max(1, Math.round(height * scale)) };
-}
-
 async function hashFile(path: string): Promise<string> {
   const hash = createHash('sha256');
-  for await (const chunk of createReadStream(path, { highWaterMark: 2 ** 20 })) hash.update(chunk as Buffer);
+  for await (const chunk of createReadStream(path)) hash.update(chunk as Buffer);
   return hash.digest('hex');
 }
 
@@ -125,6 +119,11 @@ class Thinner {
   #stride = 1;
   #seen = 0;
 
+  /** Frames added. */
+  get seen(): number {
+    return this.#seen;
+  }
+
   add(video: Video, index: number): void {
     if (this.#seen++ % this.#stride !== 0) return;
     this.#kept.push({ width: video.width, height: video.height, data: frameAt(video, index).slice() });
@@ -137,7 +136,7 @@ class Thinner {
   /** At most `count` of the frames kept, the first and the last among them. */
   pick(count: number): Picture[] {
     const last = this.#kept.length - 1;
-    const indices = Array.from({ length: count }, (_, i) => Math.round((i * last) / (count - 1)));
+    const indices = Array.from({ length: count }, (_, i) => Math.round((i * last) / Math.max(1, count - 1)));
     return [...new Set(indices)].map((i) => this.#kept[i]).filter((picture) => picture !== undefined);
   }
 }

@@ -1,5 +1,5 @@
 import type { DatasetProblem } from '../manifest.ts';
-import { outcomes } from '../plan.ts';
+import { type Outcome, outcomes } from '../plan.ts';
 import type { WindowSpec } from '../window.ts';
 import type { ClipReport, DatasetReport, Totals } from './check.ts';
 import type { Histogram } from './histogram.ts';
@@ -21,7 +21,7 @@ export const outcomeNames = {
   windows: 'cut into windows',
   retimed: 're-timed',
   skipped: 'skipped',
-} as const satisfies { [O in ClipReport['outcome']]: string };
+} as const satisfies { [O in Outcome]: string };
 
 const outcomeColors = { whole: 32, trimmed: 36, windows: 34, retimed: 33, skipped: 31 } as const;
 
@@ -86,40 +86,58 @@ export function describeUse(totals: Totals): string {
   return `Training gets ${parts.join('; ')}.`;
 }
 
-/** Reasons that differ in numbers only, put together: one row for each, most clips first. */
-export function groupReasons(clips: readonly ClipReport[]): {
-  readonly outcome: ClipReport['outcome'];
+/** Clips that share an outcome and, but for the numbers in it, a reason. */
+export type ReasonGroup = {
+  readonly outcome: Outcome;
+  /** The reason, with `3–12` where the numbers differ from clip to clip. */
   readonly reason: string;
   readonly count: number;
+  /** The file of the first of them. */
   readonly example: string;
-}[] {
-  const groups = new Map<
-    string,
-    { outcome: ClipReport['outcome']; reasons: Set<string>; count: number; example: string }
-  >();
+};
+
+/** Puts the reasons of clips into groups: in the order of the outcomes, the most common first. */
+export function groupReasons(clips: readonly ClipReport[]): ReasonGroup[] {
+  type Group = {
+    outcome: Outcome;
+    parts: string[];
+    lows: string[];
+    highs: string[];
+    count: number;
+    example: string;
+  };
+  const groups = new Map<string, Group>();
   for (const { outcome, reasons, file } of clips) {
     for (const reason of reasons) {
-      const key = `${outcome} ${generalise(reason)}`;
-      const group = groups.get(key) ?? { outcome, reasons: new Set<string>(), count: 0, example: file };
+      const parts = reason.replace(/\bframe\b/g, 'frames').split(numbers);
+      const values = reason.match(numbers) ?? [];
+      const key = `${outcome} ${parts.join('#')}`;
+      const group = groups.get(key) ?? {
+        outcome,
+        parts,
+        lows: [...values],
+        highs: [...values],
+        count: 0,
+        example: file,
+      };
       groups.set(key, group);
       group.count++;
-      if (group.reasons.size < 2) group.reasons.add(reason);
+      for (const [i, value] of values.entries()) {
+        if (Number(value) < Number(group.lows[i])) group.lows[i] = value;
+        if (Number(value) > Number(group.highs[i])) group.highs[i] = value;
+      }
     }
   }
   return [...groups.values()]
-    .map(({ outcome, reasons, count: clipCount, example }) => {
-      const [first = ''] = reasons;
-      return { outcome, reason: reasons.size === 1 ? first : generalise(first), count: clipCount, example };
+    .map(({ outcome, parts, lows, highs, count: clipCount, example }) => {
+      const range = (i: number) => (lows[i] === highs[i] ? lows[i] : `${lows[i]}–${highs[i]}`);
+      const reason = parts.map((part, i) => (i === 0 ? part : `${range(i - 1)}${part}`)).join('');
+      return { outcome, reason, count: clipCount, example };
     })
     .sort((a, b) => outcomes.indexOf(a.outcome) - outcomes.indexOf(b.outcome) || b.count - a.count);
 }
 
-function generalise(reason: string): string {
-  return reason
-    .replace(/\d+(\.\d+)?/g, 'N')
-    .replace(/\bframes\b/g, 'frame')
-    .replace(/\bframe\b/g, 'frames');
-}
+const numbers = /\d+(?:\.\d+)?/g;
 
 /** A number with `,` between thousands, the same on every machine. */
 export function number(value: number): string {
@@ -149,6 +167,18 @@ export function printable(text: string): string {
   return text.replace(/\p{Cc}|\p{Cf}|\p{Zl}|\p{Zp}/gu, '\u{fffd}');
 }
 
+/** Lines of at most `width` characters, broken at spaces; a longer word stands alone. */
+function wrap(text: string, width: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(' ')) {
+    const last = lines.at(-1);
+    if (last !== undefined && last.length + 1 + word.length <= width)
+      lines[lines.length - 1] = `${last} ${word}`;
+    else lines.push(word);
+  }
+  return lines;
+}
+
 /** Lines of text, in the making. */
 class Page {
   readonly #lines: string[] = [];
@@ -167,7 +197,7 @@ class Page {
   }
 
   line(text: string): void {
-    this.#lines.push(printable(text));
+    this.#lines.push(...wrap(printable(text), this.#width));
   }
 
   gap(): void {
@@ -190,8 +220,10 @@ class Page {
     this.heading('What happens, and why');
     for (const { outcome, reason, count: clipCount, example } of groupReasons(clips)) {
       const name = this.#paint(outcomeNames[outcome].padEnd(18), outcomeColors[outcome]);
-      const text = clipCount === 1 ? `${example}: ${reason}` : reason;
-      this.#lines.push(`  ${number(clipCount).padStart(6)}  ${name}${this.#fit(printable(text), 28)}`);
+      const text = clipCount === 1 ? `${reason} (${example})` : reason;
+      const [first = '', ...rest] = wrap(printable(text), this.#width - 28);
+      this.#lines.push(`  ${number(clipCount).padStart(6)}  ${name}${first}`);
+      for (const line of rest) this.#lines.push(' '.repeat(28) + line);
     }
   }
 
@@ -225,7 +257,8 @@ class Page {
 
   list(lines: readonly string[]): void {
     for (const line of lines.slice(0, this.#few)) {
-      this.#lines.push(`  ${this.#few === fewLines ? this.#fit(printable(line), 2) : printable(line)}`);
+      const [first = '', ...rest] = wrap(printable(line), this.#width - 6);
+      this.#lines.push(`  ${first}`, ...rest.map((part) => `      ${part}`));
     }
     const more = lines.length - this.#few;
     if (more > 0) this.#lines.push(`  ... and ${number(more)} more: --all, --json or --html FILE show each`);
@@ -243,12 +276,6 @@ class Page {
         );
       }
     }
-  }
-
-  /** Cut to the width of the page, given the columns already taken. */
-  #fit(text: string, taken: number): string {
-    const room = this.#width - taken;
-    return text.length <= room ? text : `${text.slice(0, room - 1)}…`;
   }
 
   #paint(text: string, color: number): string {
