@@ -118,7 +118,7 @@ function moveAlone(
       const end = Math.min(fallShare * seconds, longestFall);
       const falling = clamp(time / end, 0, 1);
       const settle = clamp((time - end) / 0.3, 0, 1);
-      const give = time > end ? Math.sin(Math.PI * settle) * (1 - settle) * 0.5 : 0;
+      const give = time > end ? Math.sin(Math.PI * settle) * (1 - settle) * 0.36 : 0;
       const speed = time > end ? 0 : falling;
       const scaleY = 1 - give + 0.1 * speed * speed;
       const y = level(object.position.height * (1 - falling * falling));

@@ -180,8 +180,8 @@ const skies: { readonly [T in Time]: Sky } = {
     },
     lighting: {
       direction: [0.5, -0.66, 0.6],
-      light: hex('#e6ebff'),
-      ambient: hex('#8c94bf'),
+      light: hex('#f2f3ff'),
+      ambient: hex('#9aa0c4'),
       shadow: hex('#050817'),
       shadowStrength: 0.5,
       shadowSlant: 0.4,

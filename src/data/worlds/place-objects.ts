@@ -119,7 +119,7 @@ function mostOverlap(scene: Scene, i: number, j: number, a: ObjectTruth, b: Obje
     motion !== undefined &&
     ('direction' in motion ? motion.direction !== 'in place' : motion.kind === 'orbit');
   const crossing = passes(one?.motion) || passes(other?.motion);
-  return crossing && Math.abs(a.ground - b.ground) > 0.04 ? 1 : 0.12;
+  return crossing && Math.abs(a.ground - b.ground) > 0.04 ? 1 : 0.05;
 }
 
 /** Shared area as a fraction of the smaller box. */

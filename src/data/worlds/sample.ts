@@ -172,17 +172,19 @@ export function drawMember(
 ): Member | undefined {
   const shape = drawWeighted(random, evenly(shapes), choices.shapes) ?? 'ball';
   const colour = drawWeighted(random, evenly(colours), choices.colours) ?? 'red';
-  const size = drawWeighted(random, sizeWeights(count), choices.sizes);
+  const kind = drawWeighted(random, motionWeights(cast, alike), choices.motions);
+  const size = drawWeighted(random, sizeWeights(count, kind), choices.sizes);
+  // Only stripes show that something round turns.
+  const mustShow = kind === 'spin' && (shape === 'ball' || shape === 'ring');
   const finish = drawWeighted<Finish>(
     random,
     [
-      ['plain', 2],
+      ['plain', mustShow ? 0 : 2],
       ['striped', 1],
-      ['shiny', 1],
+      ['shiny', mustShow ? 0 : 1],
     ],
     choices.finishes,
   );
-  const kind = drawWeighted(random, motionWeights(cast, alike), choices.motions);
   if (size === undefined || finish === undefined || kind === undefined) return undefined;
   if (choices.colours?.length !== 1 && !nameable(colour, background)) return undefined;
   const double = cast.some((other) => other.shape === shape && other.colour === colour);
@@ -191,10 +193,11 @@ export function drawMember(
   return motion && { shape, colour, size, finish, motion };
 }
 
-function sizeWeights(count: number): readonly (readonly [Size, number])[] {
-  const large = count === 1 ? 3 : count === 2 ? 1.2 : 0;
+/** The more objects, the smaller; what grows begins smaller still, what shrinks larger. */
+function sizeWeights(count: number, kind: MotionKind | undefined): readonly (readonly [Size, number])[] {
+  const large = kind === 'grow' ? 0 : count === 1 ? 3 : count === 2 ? 1.2 : 0;
   return [
-    ['small', 3],
+    ['small', kind === 'shrink' ? 0 : 3],
     ['medium', count > 2 ? 2 : 4],
     ['large', large],
   ];
@@ -210,6 +213,7 @@ function motionWeights(cast: readonly Member[], alike: boolean): readonly (reado
     // More than others fail to find a place, or someone to follow them.
     if (kind === 'slide') return [kind, cast.length === 0 ? 2 : 0.7];
     if (alike && kind === 'orbit') return [kind, 0];
-    return [kind, 1];
+    // These find a place more easily than the rest.
+    return [kind, kind === 'blink' || kind === 'rise' ? 0.7 : 1];
   });
 }

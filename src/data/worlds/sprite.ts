@@ -19,6 +19,8 @@ export class Sprite {
   readonly #base: Rgb;
   readonly #stripe: Rgb;
   readonly #ambient: Rgb;
+  readonly #mirroredSky: Rgb;
+  readonly #mirroredGround: Rgb;
   readonly #light: readonly [number, number, number];
   readonly #normal: Normal = { x: 0, y: 0, z: 1 };
   readonly #colour = new Float64Array(3);
@@ -34,6 +36,10 @@ export class Sprite {
     // In the shade orange turns brown and yellow olive unless they keep more light than other colours.
     const keeps = object.colour === 'orange' || object.colour === 'yellow' ? 0.35 : 0;
     this.#ambient = mixRgb(palette.lighting.ambient, palette.lighting.light, keeps);
+    // What black mirrors is all one sees of it: without this it would be called blue under a blue sky.
+    const grey = object.colour === 'black' ? 0.8 : 0;
+    this.#mirroredSky = towardsGrey(mixRgb(palette.sky, palette.skyline, 0.5), grey);
+    this.#mirroredGround = towardsGrey(mixRgb([0, 0, 0], palette.groundNear, 0.5), grey);
     const [x, y, z] = palette.lighting.direction;
     const length = Math.sqrt(x * x + y * y + z * z);
     this.#light = [(side * x) / length, y / length, z / length];
@@ -92,7 +98,7 @@ export class Sprite {
 
   /** The colour of the surface at (u, v), into `#colour`. */
   #shade(u: number, v: number, w: number, state: ObjectState): void {
-    const { lighting, groundNear, sky, skyline } = this.#palette;
+    const { lighting, groundNear } = this.#palette;
     const { light } = lighting;
     const ambient = this.#ambient;
     const normal = this.#normal;
@@ -134,9 +140,10 @@ export class Sprite {
       const l = light[c] ?? 0;
       let value = (surface * (a + (l - a) * lit)) / 255;
       value += bounce * ((groundNear[c] ?? 0) - value) * 0.8;
-      const above = 0.5 * ((sky[c] ?? 0) + (skyline[c] ?? 0));
-      const seen = 0.5 * (groundNear[c] ?? 0) + upward * (above - 0.5 * (groundNear[c] ?? 0));
-      value += mirror * (seen - value);
+      const below = this.#mirroredGround[c] ?? 0;
+      const seen = below + upward * ((this.#mirroredSky[c] ?? 0) - below);
+      // A dark sky must not drown the colour.
+      value += mirror * Math.max(seen - value, -0.2 * value);
       value += rim * (255 - value) * 0.75;
       value += spark * (255 - value);
       colour[c] = value;
@@ -263,7 +270,7 @@ function stripeColour({ colour }: SceneObject): Rgb {
   const cream: Rgb = [255, 250, 238];
   switch (colour) {
     case 'white':
-      return [150, 158, 172];
+      return [168, 170, 176];
     case 'yellow':
       return mixRgb(objectColours.yellow, cream, 0.85);
     case 'black':
@@ -271,4 +278,9 @@ function stripeColour({ colour }: SceneObject): Rgb {
     default:
       return multiplyRgb(cream, [255, 255, 255]);
   }
+}
+
+function towardsGrey(colour: Rgb, amount: number): Rgb {
+  const grey = (colour[0] + colour[1] + colour[2]) / 3;
+  return mixRgb(colour, [grey, grey, grey], amount);
 }
