@@ -1,6 +1,6 @@
 import { type Backward, type GradientRule, gradientRules } from './gradient-rules.ts';
 import { input, makeGraph } from './graph.ts';
-import { resultsOf, substitute, TensorMap } from './rewrite.ts';
+import { substitute, TensorMap } from './rewrite.ts';
 import { at, formatType, GraphError } from './shape.ts';
 import {
   apply,
@@ -11,6 +11,7 @@ import {
   type NodeOf,
   nodesOf,
   operandsOf,
+  resultsOf,
   type Tensor,
   zeros,
 } from './tensor.ts';

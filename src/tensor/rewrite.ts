@@ -1,5 +1,14 @@
 import { at } from './shape.ts';
-import { apply, type Graph, type Node, type NodeOf, nodesOf, operandsOf, Tensor } from './tensor.ts';
+import {
+  apply,
+  type Graph,
+  type Node,
+  type NodeOf,
+  nodesOf,
+  operandsOf,
+  resultsOf,
+  type Tensor,
+} from './tensor.ts';
 
 /** A map from tensors. Two tensor objects are the same key when they are the same result of the same node. */
 export class TensorMap<Value> {
@@ -21,11 +30,6 @@ export class TensorMap<Value> {
   has(tensor: Tensor): boolean {
     return this.get(tensor) !== undefined;
   }
-}
-
-/** Results of a node, as tensors. */
-export function resultsOf(node: Node): Tensor[] {
-  return node.results.map((_, index) => new Tensor(node, index));
 }
 
 /**

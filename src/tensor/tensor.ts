@@ -278,6 +278,11 @@ export function operandsOf(node: Node): readonly Tensor[] {
   return (node.operands as readonly (Tensor | undefined)[]).filter((operand) => operand !== undefined);
 }
 
+/** Results of a node, as tensors. */
+export function resultsOf(node: Node): Tensor[] {
+  return node.results.map((_, index) => new Tensor(node, index));
+}
+
 /** Every node that `tensors` need, operands first. */
 export function nodesOf(tensors: readonly Tensor[]): Node[] {
   const found = new Set<Node>();

@@ -1,24 +1,33 @@
 import { inlineCalls, TensorMap } from '../../tensor/rewrite.ts';
-import { at, GraphError } from '../../tensor/shape.ts';
-import { type Graph, type NodeOf, nodesOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
+import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
+import {
+  type Graph,
+  type Node,
+  type NodeOf,
+  nodesOf,
+  operandsOf,
+  resultsOf,
+  Tensor,
+} from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
 import { Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
+import { type BiasedMatmul, findBiasedMatmuls } from './fusion.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
+import { lowerMatmul } from './matmul.ts';
 
-/** A graph as an ONNX model; values are fed as `i0`, `i1`, .. and fetched under the names in `outputs`. */
+/** A graph, or the part of it that is wanted, as an ONNX model. */
 export interface LoweredGraph {
   readonly model: Uint8Array<ArrayBuffer>;
-  /** Which graph inputs the model reads, in ascending order: an input that nothing needs is not declared. */
+  /** The graph inputs that the model reads, under the names `i0`, `i1`, ..: one that nothing needs is not declared. */
   readonly inputs: readonly number[];
-  /** The model's name for each graph output. */
+  /** The model's name for each wanted output. */
   readonly outputs: readonly string[];
-  readonly nodeCount: number;
 }
 
-/** Lowers a graph, calls inlined, to one ONNX model. */
-export function lowerGraph(graph: Graph, target: LoweringTarget): LoweredGraph {
+/** Lowers a graph, calls inlined, to one ONNX model that makes the outputs of the given indices. */
+export function lowerGraph(graph: Graph, wanted: readonly number[], target: LoweringTarget): LoweredGraph {
   const emit = new Emitter(target);
-  const outputs = inlineCalls(graph.outputs);
+  const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const nodes = nodesOf(outputs);
   const used = new TensorMap<true>();
   for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)]) used.set(tensor, true);
@@ -31,19 +40,40 @@ export function lowerGraph(graph: Graph, target: LoweringTarget): LoweredGraph {
     const name = emit.model.input(`i${index}`, holdingType(input.dtype), input.shape);
     values.set(input, { name, shape: input.shape, dtype: input.dtype });
   });
+  const biased = findBiasedMatmuls(nodes, outputs);
+  const absorbed = new Set<Node>([...biased.values()].map(({ matmul }) => matmul));
   for (const node of nodes) {
-    if (node.op === 'input') continue;
+    if (node.op === 'input' || absorbed.has(node)) continue;
     if (node.op === 'call') throw new GraphError(`${graph.name}: a call was not inlined`);
-    lowerNode(emit, node, values, used);
+    const product = biased.get(node);
+    if (product === undefined) lowerNode(emit, node, values, used);
+    else values.set(new Tensor(node, 0), lowerBiased(emit, product, at(node.results, 0), values));
   }
-  const names = outputs.map((output, index) => {
-    // An output of its own for each: a model may not return an input, nor one value twice.
+  return { outputs: declareOutputs(emit, outputs, values), model: emit.model.finish(), inputs };
+}
+
+function lowerBiased(
+  emit: Emitter,
+  { matmul, bias }: BiasedMatmul,
+  result: TensorType,
+  values: TensorMap<Value>,
+): Value {
+  const [a, b, c] = [...matmul.operands, bias].map((operand) => lookUp(values, operand));
+  if (a === undefined || b === undefined) throw new RangeError('a product has two operands');
+  return lowerMatmul(emit, a, b, matmul.attributes, result, c);
+}
+
+/** Names the outputs. A model may not give back an input, nor one value twice: those are copied. */
+function declareOutputs(emit: Emitter, outputs: readonly Tensor[], values: TensorMap<Value>): string[] {
+  const names = new Set<string>();
+  return outputs.map((output) => {
     const value = lookUp(values, output);
-    const name = emit.op('Identity', [value], value).name;
-    emit.model.output(name, holdingType(output.dtype), at(graph.outputs, index).shape);
+    const isTaken = names.has(value.name) || !emit.model.isMade(value.name);
+    const { name } = isTaken ? emit.op('Identity', [value], value) : value;
+    emit.model.output(name, holdingType(output.dtype), output.shape);
+    names.add(name);
     return name;
   });
-  return { model: emit.model.finish(), inputs, outputs: names, nodeCount: emit.model.nodeCount };
 }
 
 function lowerNode<K extends Exclude<Op, StructuralOp>>(
@@ -53,8 +83,8 @@ function lowerNode<K extends Exclude<Op, StructuralOp>>(
   used: TensorMap<true>,
 ): void {
   const lowering: Lowering<K> = lowerings[node.op];
-  const operands = operandsOf(node as unknown as Tensor['node']).map((operand) => lookUp(values, operand));
-  const results = node.results.map((_, index) => ({ node, index }) as unknown as Tensor);
+  const operands = operandsOf(node as unknown as Node).map((operand) => lookUp(values, operand));
+  const results = resultsOf(node as unknown as Node);
   const lowered = lowering(emit, operands as unknown as Parameters<Lowering<K>>[1], {
     attributes: node.attributes as Parameters<Lowering<K>>[2]['attributes'],
     results: node.results,

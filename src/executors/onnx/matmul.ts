@@ -2,22 +2,32 @@ import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes } from '../../tensor/vocabulary.ts';
 import type { Emitter, Value } from './emitter.ts';
 
-/** Matrix product: Gemm where both sides are matrices, else a batched product. */
+/** Whether a product is one of two matrices, the batch of the left one being more rows. */
+export function isGemm(a: TensorType, b: TensorType, { transposeA }: Attributes<'matmul'>): boolean {
+  return b.shape.length === 2 && (a.shape.length === 2 || !transposeA);
+}
+
+/** Matrix product, plus a vector for each row if given: Gemm where both sides are matrices, else a batched product. */
 export function lowerMatmul(
   emit: Emitter,
   a: Value,
   b: Value,
   attributes: Attributes<'matmul'>,
   result: TensorType,
+  bias?: Value,
 ): Value {
   const { transposeA, transposeB } = attributes;
-  if (b.shape.length > 2 || (a.shape.length > 2 && transposeA))
-    return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
-  // A matrix shared by the whole batch: the batch is more rows. Gemm reads transposed weights at full speed.
+  if (!isGemm(a, b, attributes)) return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
   const rows = emit.reshape(a, [elementCount(a.shape.slice(0, -1)), at(a.shape, a.shape.length - 1)]);
   const shape = [elementCount(result.shape.slice(0, -1)), at(result.shape, result.shape.length - 1)];
-  const attribute = { transA: Number(transposeA), transB: Number(transposeB) };
-  return emit.reshape(emit.op('Gemm', [rows, b], { shape, dtype: result.dtype }, attribute), result.shape);
+  const operands = bias === undefined ? [rows, b] : [rows, b, bias];
+  const gemm = emit.op(
+    'Gemm',
+    operands,
+    { shape, dtype: result.dtype },
+    { transA: Number(transposeA), transB: Number(transposeB) },
+  );
+  return emit.reshape(gemm, result.shape);
 }
 
 /** scale a b over the last two axes with leading axes broadcast; either side may be read transposed. */

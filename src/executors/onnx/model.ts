@@ -24,12 +24,13 @@ export class OnnxModel {
   private readonly outputs: ProtobufWriter[] = [];
   private readonly initializers: ProtobufWriter[] = [];
   private readonly constants = new Map<string, string>();
+  private readonly made = new Set<string>();
   private usesContrib = false;
   private nextName = 0;
 
-  /** Number of nodes so far. */
-  get nodeCount(): number {
-    return this.nodes.length;
+  /** Whether a node makes the value `name`; inputs and constants are there without one. */
+  isMade(name: string): boolean {
+    return this.made.has(name);
   }
 
   /** Declares a model input; a size given as a name is known only when the model runs. */
@@ -74,7 +75,10 @@ export class OnnxModel {
     const names = outputs ?? Array.from({ length: results }, () => this.name('v'));
     const node = new ProtobufWriter();
     for (const operand of operands) node.string(1, operand);
-    for (const name of names) node.string(2, name);
+    for (const name of names) {
+      node.string(2, name);
+      this.made.add(name);
+    }
     node.string(4, type);
     for (const [name, value] of Object.entries(attributes)) node.message(5, attribute(name, value));
     if (domain !== '') {

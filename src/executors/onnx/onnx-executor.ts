@@ -21,7 +21,7 @@ import type {
   HostStage,
   Transfer,
 } from './messages.ts';
-import { lastUses, stageGraph } from './stages.ts';
+import { planProgram } from './program.ts';
 
 /**
  * Runs graphs on ONNX Runtime. This side lowers graphs, names buffers and sends requests; the sessions and the values
@@ -32,7 +32,7 @@ export class OnnxExecutor implements Executor {
   private readonly connection: HostConnection;
   private readonly settings: HostSettings;
   private readonly pending = new Map<number, PromiseWithResolvers<Transfer | undefined>>();
-  private readonly lowered = new WeakMap<Graph, LoweredGraph>();
+  private readonly lowered = new WeakMap<Graph, Map<string, LoweredGraph>>();
   private readonly sessions = new SessionTable();
   private nextRequest = 0;
   private nextBuffer = 0;
@@ -56,21 +56,14 @@ export class OnnxExecutor implements Executor {
 
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
-    const staged = stageGraph(graph);
-    const last = lastUses(staged);
+    const planned = planProgram(graph, donate, (stage, wanted) => this.lower(stage, wanted));
     const created: Promise<unknown>[] = [];
-    const stages = staged.stages.map((stage, index): HostStage => {
-      const { model, inputs, outputs } = this.lower(stage.graph);
+    const stages = planned.stages.map(({ model, ...stage }): HostStage => {
       const { session, isNew } = this.sessions.acquire(model);
       if (isNew) created.push(this.ask({ kind: 'session', session, model }));
-      return {
-        session,
-        feeds: inputs.map((i) => [`i${i}`, at(stage.inputs, i)]),
-        fetches: outputs.map((name, i) => [name, at(stage.outputs, i)]),
-        last: at(last, index),
-      };
+      return { ...stage, session };
     });
-    const program = { stages, outputs: staged.outputs, donated: donate };
+    const program = { ...planned, stages };
     const executable = new OnnxExecutable(graph, program, () => this.releaseSessions(program));
     try {
       await Promise.all(created);
@@ -113,10 +106,12 @@ export class OnnxExecutor implements Executor {
     this.fail(this.failure);
   }
 
-  private lower(graph: Graph): LoweredGraph {
-    const known = this.lowered.get(graph) ?? lowerGraph(graph, this.settings);
+  private lower(graph: Graph, wanted: readonly number[]): LoweredGraph {
+    const known = this.lowered.get(graph) ?? new Map<string, LoweredGraph>();
     this.lowered.set(graph, known);
-    return known;
+    const lowered = known.get(wanted.join()) ?? lowerGraph(graph, wanted, this.settings);
+    known.set(wanted.join(), lowered);
+    return lowered;
   }
 
   private releaseSessions({ stages }: HostProgram): void {

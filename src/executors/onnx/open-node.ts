@@ -32,6 +32,7 @@ export function openOnnxExecutor({
 }
 
 function connectionTo(worker: Worker): HostConnection {
+  let closing = false;
   return {
     send: (message) => worker.postMessage(message),
     listen: (receive, fail) => {
@@ -40,8 +41,14 @@ function connectionTo(worker: Worker): HostConnection {
       worker.on('exit', (code) => fail(new Error(`the worker thread ended with code ${code}`)));
     },
     close: async () => {
+      // An unreferenced worker would let the process end before it has.
+      closing = true;
+      worker.ref();
       await worker.terminate();
     },
-    keepAlive: (alive) => (alive ? worker.ref() : worker.unref()),
+    keepAlive: (alive) => {
+      if (alive || closing) worker.ref();
+      else worker.unref();
+    },
   };
 }

@@ -1,7 +1,13 @@
 import { input, makeGraph } from '../../tensor/graph.ts';
-import { resultsOf, substitute, TensorMap } from '../../tensor/rewrite.ts';
-import { at } from '../../tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
+import { substitute, TensorMap } from '../../tensor/rewrite.ts';
+import {
+  type Graph,
+  type Node,
+  type NodeOf,
+  operandsOf,
+  resultsOf,
+  type Tensor,
+} from '../../tensor/tensor.ts';
 
 /** One step of a program: a graph run as a session of its own. Values are numbered slots. */
 export interface Stage {
@@ -118,16 +124,4 @@ function stretchStage(
   for (const output of outputs) visit(output.node);
   const graph = makeGraph(`${name}.${position}`, inputs, substitute(outputs, replacements));
   return { graph, inputs: slots, outputs: outputs.map(slotOf) };
-}
-
-/** For each stage, the slots whose last use it is, outputs of the whole excepted; inputs of the whole included. */
-export function lastUses({ stages, outputs }: StagedGraph): number[][] {
-  const kept = new Set(outputs);
-  const lastStage = new Map<number, number>();
-  stages.forEach((stage, index) => {
-    for (const slot of [...stage.inputs, ...stage.outputs]) lastStage.set(slot, index);
-  });
-  const freed: number[][] = stages.map(() => []);
-  for (const [slot, stage] of lastStage) if (!kept.has(slot)) at(freed, stage).push(slot);
-  return freed;
 }
