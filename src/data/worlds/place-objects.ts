@@ -9,6 +9,8 @@ export type Member = Omit<SceneObject, 'position'>;
 
 const tries = 40;
 const moments = 8;
+/** Least way of what moves along, as a fraction of the frame's width. */
+const leastTravel = 0.27;
 
 /**
  * Finds places for a cast in an otherwise finished scene, so that everyone stays in the frame and nobody hides another
@@ -31,7 +33,7 @@ export function arrange(
     }
     const candidate = { ...scene, objects };
     if (!possible(candidate)) return undefined;
-    const fits = statedAspects.every((aspect) => wellSpread(candidate, aspect));
+    const fits = statedAspects.every((aspect) => goesFar(candidate, aspect) && wellSpread(candidate, aspect));
     if (fits && accept(candidate)) return objects;
   }
   return undefined;
@@ -54,7 +56,8 @@ function drawPosition(
   index: number,
   cast: readonly Member[],
 ): Position {
-  const round = (value: number) => Math.round(value * 100) / 100;
+  // Adding 0 turns -0 into 0, as JSON does.
+  const round = (value: number) => Math.round(value * 100) / 100 + 0;
   const followed = cast.some(({ motion: other }) => other.kind === 'follow' && other.target === index);
   const alone = cast.length === 1;
   const depth = round(alone ? random.uniform(0.25, 0.75) : random.uniform(0, 1));
@@ -106,6 +109,16 @@ function wellSpread(scene: Scene, aspect: number): boolean {
     }
   }
   return hidden.every((row) => row.every((share) => share < 0.22));
+}
+
+/** Whether what moves along is seen to do so, though the camera may move along too. */
+function goesFar(scene: Scene, aspect: number): boolean {
+  return scene.objects.every(({ motion }, i) => {
+    if (!('direction' in motion) || motion.direction === 'in place') return true;
+    const [from] = objectTruth(scene, aspect, i, 0).centre;
+    const [to] = objectTruth(scene, aspect, i, scene.seconds).centre;
+    return (to - from) * (motion.direction === 'right' ? 1 : -1) > leastTravel;
+  });
 }
 
 function inFrame({ box }: ObjectTruth): boolean {

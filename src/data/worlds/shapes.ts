@@ -56,6 +56,13 @@ function pillow(
   };
 }
 
+/** To first order near the outline of an ellipse with half axes a and b. */
+function ellipseDistance(x: number, y: number, a: number, b: number): number {
+  const level = Math.sqrt((x * x) / (a * a) + (y * y) / (b * b));
+  const slope = Math.sqrt((x * x) / a ** 4 + (y * y) / b ** 4);
+  return slope > 1e-9 ? ((level - 1) * level) / slope : -Math.min(a, b);
+}
+
 const ballRadius = 0.95;
 const ball: ShapeGeometry = {
   distance: (u, v) => Math.sqrt(u * u + v * v) - ballRadius,
@@ -116,8 +123,10 @@ const drum = { width: 0.72, height: 0.68, rim: 0.24 };
 const bulge = (u: number, width: number, rim: number) =>
   rim * Math.sqrt(Math.max(0, 1 - (u * u) / (width * width)));
 const cylinder: ShapeGeometry = {
-  distance: (u, v) =>
-    Math.max(Math.abs(u) - drum.width, 0.9 * (Math.abs(v) - drum.height - bulge(u, drum.width, drum.rim))),
+  distance(u, v) {
+    const beyond = Math.abs(v) - drum.height;
+    return beyond > 0 ? ellipseDistance(u, beyond, drum.width, drum.rim) : Math.abs(u) - drum.width;
+  },
   normal(u, v, w, out) {
     const across = clamp(u / drum.width, -0.98, 0.98);
     const top = clamp(0.5 + (bulge(u, drum.width, drum.rim) - drum.height - v) / w, 0, 1);
@@ -139,10 +148,9 @@ const tent = { apex: -1, foot: 0.7, width: 0.9, rim: 0.22 };
 const tentSlope = tent.width / (tent.foot - tent.apex);
 const cone: ShapeGeometry = {
   distance: (u, v) =>
-    Math.max(
-      (Math.abs(u) - (v - tent.apex) * tentSlope) * 0.884,
-      v - tent.foot - bulge(u, tent.width, tent.rim),
-    ),
+    v > tent.foot
+      ? ellipseDistance(u, v - tent.foot, tent.width, tent.rim)
+      : (Math.abs(u) - (v - tent.apex) * tentSlope) * 0.884,
   normal(u, v, _w, out) {
     const half = Math.max(0.05, (v - tent.apex) * tentSlope);
     const across = clamp(u / half, -0.96, 0.96);
@@ -150,7 +158,7 @@ const cone: ShapeGeometry = {
   },
   stripe: (u, v) => (v - bulge(u, Math.max(0.05, (v - tent.apex) * tentSlope), tent.rim * 0.6)) / 0.6 + 0.3,
   base: tent.foot + tent.rim,
-  reach: 1.12,
+  reach: 1.16,
   foot: 0.8,
 };
 
@@ -204,7 +212,7 @@ const heart: ShapeGeometry = {
   normal: pillow(heartDistance, 0.6, 1.2),
   stripe: diagonal,
   base: 0.98,
-  reach: 1.07,
+  reach: 1.14,
   foot: 0.35,
 };
 
