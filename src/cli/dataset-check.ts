@@ -1,4 +1,5 @@
 import { availableParallelism } from 'node:os';
+
 import { checkWritable, writeFileAtomic } from '../data/atomic-file.ts';
 import { checkDataset } from '../data/preflight/check.ts';
 import { reportPage } from '../data/preflight/html.ts';
@@ -6,6 +7,7 @@ import { formatReport } from '../data/preflight/text.ts';
 import { defaultWindow, readRecipeWindow } from '../data/window.ts';
 import { MediaReader } from '../video/read.ts';
 import { defineCommand, numberOption } from './command.ts';
+
 import { createProgress } from './progress.ts';
 
 /** `zoetrope dataset check`: the dataset preflight. */

@@ -126,7 +126,8 @@ export async function checkDataset(
     const { hash, seconds, samples } = survey;
     likenesses[index] = { file, hash, seconds, fingerprint: fingerprint(samples) };
     if (showsPictures && index < mostThumbnails && samples.length > 0) {
-      thumbnails.set(file, await pictureSheet(samples));
+      // Three would leave a gap in the sheet.
+      thumbnails.set(file, await pictureSheet(samples.length === 3 ? samples.toSpliced(1, 1) : samples));
     }
     options.onProgress?.(++done, files.length);
   });
