@@ -57,7 +57,7 @@ export class PictureWriter implements FrameWriter {
 // libvips takes an animation as one tall picture in memory.
 const mostAnimationBytes = 768 * 2 ** 20;
 
-/** Animated WebP, or a still one when there is one frame. Times in milliseconds. */
+/** Animated WebP, or a still one when there is one frame. Times in milliseconds; equal frames in a row become one. */
 export class AnimationWriter implements FrameWriter {
   readonly #ask: CreateAsk;
   readonly #frames: Uint8Array[] = [];
@@ -76,8 +76,15 @@ export class AnimationWriter implements FrameWriter {
         `${this.#ask.name}: more frames than an animated WebP can be made of; write .mp4 or .webm`,
       );
     }
+    const delay = Math.round((time + duration) * 1000) - Math.round(time * 1000);
+    // Players show a frame of 10 ms or less for 100 ms.
+    if (delay <= 10) {
+      throw new UserError(
+        `${this.#ask.name}: frames ${delay} ms apart, and WebP plays 11 ms or more; lower the rate`,
+      );
+    }
     this.#frames.push(Uint8Array.from(pixels));
-    this.#delays.push(Math.round((time + duration) * 1000) - Math.round(time * 1000));
+    this.#delays.push(delay);
   }
 
   async finish(): Promise<void> {

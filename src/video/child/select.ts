@@ -74,14 +74,16 @@ async function* retime(
 ): AsyncGenerator<Shown> {
   let tick = 0;
   let held: SourceFrame | undefined;
+  let next: SourceFrame | undefined;
   const timeOf = (k: number): number => wanted.start + k / rate;
   try {
     while (timeOf(tick) < wanted.end - epsilon) {
-      const next = await source.next();
+      next = await source.next();
       if (!next) tally.reachedEnd = true;
       if (held) {
-        // `held` is nearest to all ticks before the middle between it and its successor; the last one holds to its end.
-        const until = next ? (held.time + next.time) / 2 + epsilon : held.time + held.duration - epsilon;
+        // `held` is nearest to all ticks before the middle between it and its successor. The last frame holds to its end,
+        // less a quarter of a tick: containers round times, and that must not bring forth one frame more.
+        const until = next ? (held.time + next.time) / 2 + epsilon : held.time + held.duration - 0.25 / rate;
         let shows = 0;
         for (; timeOf(tick) < Math.min(until, wanted.end - epsilon); tick++) {
           if (shows++ > 0) tally.repeated++;
@@ -91,9 +93,11 @@ async function* retime(
         held.free();
       }
       held = next;
-      if (!next) return;
+      next = undefined;
+      if (!held) return;
     }
   } finally {
     held?.free();
+    next?.free();
   }
 }
