@@ -1,5 +1,6 @@
 import sharp from 'sharp';
 import type { MediaReader } from '../../video/read.ts';
+import type { ClipWindow } from '../clip-source.ts';
 import { openDataset } from '../dataset.ts';
 import type { Clip, DatasetProblem } from '../manifest.ts';
 import { type ClipPlan, type Outcome, outcomes, planClip } from '../plan.ts';
@@ -68,6 +69,8 @@ export type Totals = {
 export type DatasetReport = {
   /** As it was given. */
   readonly path: string;
+  /** The folder that the files are relative to: absolute, without symbolic links. */
+  readonly root: string;
   readonly window: WindowSpec;
   readonly totals: Totals;
   readonly clips: readonly ClipReport[];
@@ -136,6 +139,7 @@ export async function checkDataset(
   const videos = media.filter(({ kind }) => kind === 'video');
   const report: DatasetReport = {
     path,
+    root: dataset.root,
     window: options.window,
     totals: sumUp(reports, media),
     clips: reports,
@@ -149,6 +153,13 @@ export async function checkDataset(
     ],
   };
   return { report, thumbnails };
+}
+
+/** The windows of a report, as a `ClipSource` takes them: clip after clip, in order. */
+export function windowsOf(report: DatasetReport): ClipWindow[] {
+  return report.clips.flatMap(({ file, captions, tags, windows }) =>
+    windows.map((window) => ({ file, captions, tags, window })),
+  );
 }
 
 function reportClip(clip: Clip, survey: FileSurvey, window: WindowSpec): ClipReport {
