@@ -53,11 +53,29 @@ export function objectTruth(scene: Scene, aspect: number, index: number, time: n
   };
 }
 
+type Box = readonly [left: number, top: number, right: number, bottom: number];
+
 /** The smallest box around an object, in stage units before the camera. */
-function stageBox(shape: Shape, state: ObjectState): readonly [number, number, number, number] {
+function stageBox(shape: Shape, state: ObjectState): Box {
+  const [left, top, right, bottom] = state.angle === 0 ? uprightExtent(shape) : extent(shape, state.angle);
+  const wide = state.radius * state.scaleX;
+  const high = state.radius * state.scaleY;
+  return [state.x + left * wide, state.y + top * high, state.x + right * wide, state.y + bottom * high];
+}
+
+const upright = new Map<Shape, Box>();
+
+function uprightExtent(shape: Shape): Box {
+  const known = upright.get(shape) ?? extent(shape, 0);
+  upright.set(shape, known);
+  return known;
+}
+
+/** How far a shape of radius 1 reaches when turned by an angle. */
+function extent(shape: Shape, angle: number): Box {
   const points = outline(shape);
-  const cos = Math.cos(state.angle);
-  const sin = Math.sin(state.angle);
+  const cos = Math.cos(angle);
+  const sin = Math.sin(angle);
   let left = Number.POSITIVE_INFINITY;
   let top = Number.POSITIVE_INFINITY;
   let right = Number.NEGATIVE_INFINITY;
@@ -72,9 +90,7 @@ function stageBox(shape: Shape, state: ObjectState): readonly [number, number, n
     top = Math.min(top, y);
     bottom = Math.max(bottom, y);
   }
-  const wide = state.radius * state.scaleX;
-  const high = state.radius * state.scaleY;
-  return [state.x + left * wide, state.y + top * high, state.x + right * wide, state.y + bottom * high];
+  return [left, top, right, bottom];
 }
 
 /** Aspect ratios in which a statement about a scene must hold to be made: square, wide and tall. */

@@ -4,7 +4,7 @@ import { relationBetween, sideOf } from './ground-truth.ts';
 import { interpret, type ObjectSketch, type Sketch } from './interpret.ts';
 import { arrange, type Member } from './place-objects.ts';
 import { type Choices, drawBackground, drawMember, sampleScene } from './sample.ts';
-import { type Motion, maxObjects, type Scene } from './scene.ts';
+import { type Motion, maxObjects, places, type Scene } from './scene.ts';
 
 const attempts = 120;
 
@@ -43,8 +43,11 @@ export function imagine(text: string, key: Key, { seconds = 2 }: { readonly seco
 }
 
 function settingChoices({ place, time, weather }: Sketch): Choices {
+  // Space has no day and no weather.
+  const earthly = (time !== undefined && time !== 'night') || (weather !== undefined && weather !== 'clear');
+  const open = places.filter((name) => !(earthly && name === 'space'));
   return {
-    ...(place === undefined ? {} : { places: [place] }),
+    places: place === undefined ? open : [place],
     ...(time === undefined ? {} : { times: [time] }),
     ...(weather === undefined ? {} : { weathers: [weather] }),
   };
@@ -95,7 +98,9 @@ function memberChoices(said: ObjectSketch): Choices {
 
 /** A drawn motion with the directions, pace and partner of the text; undefined when it has no use for them. */
 function motionAsSaid(motion: Motion, said: ObjectSketch, starts: readonly number[]): Motion | undefined {
-  const { direction, turn, pace } = said;
+  const { direction, turn } = said;
+  // Whoever says how it moves and not how fast means nothing special.
+  const pace = said.pace ?? (said.motion === undefined ? undefined : 'steady');
   const target = said.target === undefined ? undefined : starts[said.target];
   switch (motion.kind) {
     case 'slide':
