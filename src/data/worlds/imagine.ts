@@ -61,7 +61,8 @@ function castOf(
   starts: readonly number[],
 ): Member[] | undefined {
   const cast: Member[] = [];
-  for (const said of sketch.objects) {
+  for (const [i, given] of sketch.objects.entries()) {
+    const said = { ...partnerMotion(random, sketch, i), ...given };
     const drawn = drawMember(random, background, memberChoices(said), cast, { count: total, alike: false });
     // Followers may be mentioned before whom they follow.
     const member = drawn ?? memberAhead(random, background, said, total);
@@ -70,6 +71,13 @@ function castOf(
     for (let i = 0; i < said.count; i++) cast.push({ ...member, motion });
   }
   return cast;
+}
+
+/** A motion for an object of which the text says only that others follow it or go round it. */
+function partnerMotion(random: RandomStream, sketch: Sketch, index: number): Pick<ObjectSketch, 'motion'> {
+  const partner = sketch.objects.find(({ target }) => target === index);
+  if (partner?.motion === 'follow') return { motion: 'slide' };
+  return partner === undefined ? {} : { motion: random.pick(['still', 'still', 'spin']) };
 }
 
 /** A member whose motion relates to one that is not there yet: drawn at rest, its motion is set afterwards. */

@@ -266,7 +266,11 @@ function veil(palette: Palette, weather: Exclude<Weather, 'clear'>, time: Time):
     cloud: mixRgb(palette.cloud, grey, 0.5),
     cloudShade: soft(palette.cloudShade),
     stars: 0.3 * palette.stars,
-    luminary: { ...palette.luminary, glowStrength: 0.6 * palette.luminary.glowStrength },
+    luminary: {
+      ...palette.luminary,
+      colour: mixRgb(palette.luminary.colour, grey, amount),
+      glowStrength: 0.6 * palette.luminary.glowStrength,
+    },
     lighting: { ...palette.lighting, shadowStrength: 0.65 * palette.lighting.shadowStrength },
     far: mixRgb(soft(palette.far), white, weather === 'snow' ? 0.3 : 0),
     near: powder(mixRgb(palette.near, grey, 0.5 * amount)),

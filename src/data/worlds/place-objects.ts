@@ -9,6 +9,8 @@ export type Member = Omit<SceneObject, 'position'>;
 
 const tries = 40;
 const moments = 8;
+/** Most that one object may hide of another on average over the scene. */
+const mostHidden = 0.22;
 /** Least way of what moves along, as a fraction of the frame's width. */
 const leastTravel = 0.27;
 
@@ -108,7 +110,9 @@ function wellSpread(scene: Scene, aspect: number): boolean {
       }
     }
   }
-  return hidden.every((row) => row.every((share) => share < 0.22));
+  return hidden.every((row, i) =>
+    row.every((share, j) => share < (circles(scene, i, j) ? 0.45 : mostHidden)),
+  );
 }
 
 /** Whether what moves along is seen to do so, though the camera may move along too. */
@@ -131,8 +135,18 @@ function mostOverlap(scene: Scene, i: number, j: number, a: ObjectTruth, b: Obje
   const passes = (motion: Motion | undefined) =>
     motion !== undefined &&
     ('direction' in motion ? motion.direction !== 'in place' : motion.kind === 'orbit');
+  if (circles(scene, i, j)) return 1;
   const crossing = passes(one?.motion) || passes(other?.motion);
   return crossing && Math.abs(a.ground - b.ground) > 0.04 ? 1 : 0.05;
+}
+
+/** Whether one of two objects goes round the other: in front of it, then behind it. */
+function circles(scene: Scene, i: number, j: number): boolean {
+  const round = (a: number, b: number) => {
+    const motion = scene.objects[a]?.motion;
+    return motion?.kind === 'orbit' && motion.around === b;
+  };
+  return round(i, j) || round(j, i);
 }
 
 /** Shared area as a fraction of the smaller box. */

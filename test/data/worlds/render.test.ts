@@ -24,10 +24,10 @@ describe('rendering', () => {
     expect(hashes).toMatchInlineSnapshot(`
       [
         "bd855841319c50da",
-        "dac85b7111d9eb35",
-        "415740e0d815a7d5",
-        "315e00d1a6eda70b",
-        "a508b9a0c3acbb3e",
+        "c7dab3b1ea9ffcd1",
+        "536c9b732fe98e1b",
+        "fbb01380a110d350",
+        "3d30f480baa54b30",
         "f1143262c63a4a6c",
       ]
     `);
