@@ -106,9 +106,14 @@ export function inputValues({ shape, dtype, source }: CaseInput, name: string): 
   const draws = {
     normal: () => normal(key, count),
     positive: () => uniform(key, count).map((u) => u + 0.5),
-    // No two values close to each other, none close to 0: maxima and signs do not change under small steps.
-    distinct: () =>
-      uniform(key, count).map((u, i) => (((i * 7919) % 1009) + 0.25 + u / 4) * (i % 2 ? -0.01 : 0.01)),
+    // No two values close to each other, in one input or in two neighbours, and none close to 0: maxima and signs do
+    // not change under small steps.
+    distinct: () => {
+      const fraction = 0.1 + 0.5 * (Number(name.at(-1)) % 2);
+      return uniform(key, count).map(
+        (u, i) => (((i * 7919) % 1009) + fraction + u / 8) * (i % 2 ? -0.01 : 0.01),
+      );
+    },
   };
   return fromFloat32(dtype, shape, draws[source]());
 }

@@ -1,9 +1,12 @@
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { cases } from './cases.ts';
 import { describeConformance } from './conformance.ts';
+import { nnCases } from './nn-cases.ts';
 
 // float32 against float64: a few units in the last place of the largest value.
-describeConformance('onnx cpu', () => openOnnxExecutor(), cases, { tolerance: 1e-6 });
+const tolerance = 1e-6;
+
+describeConformance('onnx cpu', () => openOnnxExecutor(), { ...cases, ...nnCases }, { tolerance });
 
 // So little room for scores that every attention is computed in parts, by rows of the batch and by queries.
 const { attention, attentionGradient } = cases;
@@ -11,5 +14,5 @@ describeConformance(
   'onnx cpu, attention in parts',
   () => openOnnxExecutor({ scoreBytes: 200 }),
   { attention, attentionGradient },
-  { tolerance: 1e-6 },
+  { tolerance },
 );

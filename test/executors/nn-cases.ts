@@ -1,0 +1,132 @@
+import { selfAttention, selfAttentionSpec } from '../../src/nn/attention.ts';
+import {
+  causalConvolution,
+  convolutionSpec,
+  residualBlock,
+  residualBlockSpec,
+} from '../../src/nn/convolution.ts';
+import { linear, linearSpec, mlp, mlpSpec } from '../../src/nn/linear.ts';
+import type { Parameters } from '../../src/nn/parameters.ts';
+import { transformerBlock, transformerBlockSpec } from '../../src/nn/transformer-block.ts';
+import type { TensorType } from '../../src/tensor/shape.ts';
+import type { Tensor } from '../../src/tensor/tensor.ts';
+import { block } from '../../src/tensor/trace.ts';
+import { leaves, withLeaves } from '../../src/tensor/tree.ts';
+import { adamW, globalNorm } from '../../src/training/optimizer.ts';
+import { angles, type CaseInput, type ConformanceCase, f32 } from './cases.ts';
+
+/** A case over a layer's parameters, all drawn at random, and further inputs. */
+function layer<Specs extends object>(
+  name: string,
+  specs: Specs,
+  inputs: readonly CaseInput[],
+  build: (p: Parameters<Specs>, ...rest: Tensor[]) => Tensor,
+  extra: Partial<ConformanceCase> = {},
+): ConformanceCase {
+  const weights = leaves(specs).map((leaf) => f32((leaf as TensorType).shape));
+  return {
+    name,
+    inputs: [...weights, ...inputs],
+    build: (...tensors) => [
+      build(
+        withLeaves(specs, tensors.slice(0, weights.length)) as Parameters<Specs>,
+        ...tensors.slice(weights.length),
+      ),
+    ],
+    looseness: 20,
+    ...extra,
+  };
+}
+
+const turns = angles([1, 6, 2]);
+const packed: CaseInput = { shape: [1, 4], dtype: 'i32', source: [0, 2, 2, 5] };
+const block4 = transformerBlockSpec({ width: 8, headSize: 4 });
+const modulated = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 5 });
+function layout(a: Tensor, segments?: Tensor) {
+  return { cos: a.cos(), sin: a.sin(), ...(segments && { segments }) };
+}
+const stack = block('stacked', (p: Parameters<typeof block4>, x: Tensor, cos: Tensor, sin: Tensor) =>
+  transformerBlock(p, x, { cos, sin }),
+);
+
+/** Conformance cases of every layer and block of `nn/`, and of the optimizer. */
+export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
+  linear: [
+    layer('vectors', linearSpec(5, 3), [f32([4, 5])], linear),
+    layer('tokens', linearSpec(5, 3), [f32([2, 3, 5])], linear),
+  ],
+  mlp: [layer('tokens', mlpSpec(4, 9), [f32([2, 3, 4])], mlp)],
+  selfAttention: [
+    layer('plain', selfAttentionSpec(8, 4), [f32([2, 6, 8]), turns], (p, x, a) =>
+      selfAttention(p, x!, layout(a!)),
+    ),
+    layer('packed', selfAttentionSpec(8, 4), [f32([1, 6, 8]), turns, packed], (p, x, a, s) =>
+      selfAttention(p, x!, layout(a!, s)),
+    ),
+  ],
+  transformerBlock: [
+    layer('plain', block4, [f32([2, 6, 8]), turns], (p, x, a) => transformerBlock(p, x!, layout(a!))),
+    layer('modulated per token', modulated, [f32([1, 6, 8]), turns, f32([1, 6, 5])], (p, x, a, c) =>
+      transformerBlock(p, x!, layout(a!), c),
+    ),
+    layer(
+      'modulated as a whole, packed',
+      modulated,
+      [f32([1, 6, 8]), turns, f32([1, 1, 5]), packed],
+      (p, x, a, c, s) => transformerBlock(p, x!, layout(a!, s), c),
+    ),
+    layer('as a called block, twice', block4, [f32([1, 6, 8]), turns], (p, x, a) =>
+      stack(p, stack(p, x!, a!.cos(), a!.sin()), a!.cos(), a!.sin()),
+    ),
+  ],
+  causalConvolution: [
+    layer('video', convolutionSpec(2, 3, [3, 3, 3]), [f32([1, 4, 5, 4, 2])], (p, x) =>
+      causalConvolution(p, x!),
+    ),
+    layer('image', convolutionSpec(2, 3, [3, 3, 3]), [f32([2, 1, 5, 4, 2])], (p, x) =>
+      causalConvolution(p, x!),
+    ),
+    layer('strided', convolutionSpec(2, 3, [3, 3, 3]), [f32([1, 5, 6, 4, 2])], (p, x) =>
+      causalConvolution(p, x!, [2, 2, 2]),
+    ),
+  ],
+  residualBlock: [
+    layer('same channels', residualBlockSpec(3, 3), [f32([1, 3, 4, 4, 3])], (p, x) => residualBlock(p, x!)),
+    layer('more channels', residualBlockSpec(2, 4), [f32([1, 2, 3, 3, 2])], (p, x) => residualBlock(p, x!)),
+  ],
+  adamW: [
+    {
+      name: 'one step, limited and decayed',
+      inputs: [
+        f32([3, 4]),
+        f32([4]),
+        f32([3, 4]),
+        f32([4]),
+        f32([], [0.01]),
+        f32([], [1e-8]),
+        f32([], [0.99]),
+      ],
+      build: (w, b, dw, db, rate, epsilon, keep) => {
+        const parameters = { w: w!, b: b! };
+        const state = {
+          mean: { w: w!.mul(0.1), b: b!.mul(0.1) },
+          square: { w: w!.square(), b: b!.square() },
+        };
+        const {
+          parameters: next,
+          state: after,
+          gradientNorm,
+        } = adamW(
+          parameters,
+          { w: dw!, b: db! },
+          state,
+          { rate: rate!, epsilon: epsilon!, keep: keep! },
+          { maxNorm: 0.5, weightDecay: 0.1 },
+        );
+        return [next.w, next.b, after.mean.w, after.square.b, gradientNorm, globalNorm(parameters)];
+      },
+      looseness: 8,
+      forwardOnly: true,
+    },
+  ],
+};
