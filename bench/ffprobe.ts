@@ -30,7 +30,7 @@ export async function probeFrames(path: string): Promise<ProbedFrames> {
     streams?: { avg_frame_rate?: string }[];
   };
   const frames = (probed.frames ?? []).length;
-  // Some containers leave the time of a frame out.
+  // Some containers leave out the time of a frame; it plays all the same.
   const times = (probed.frames ?? [])
     .map((frame) => Number(frame.best_effort_timestamp_time))
     .filter((time) => !Number.isNaN(time));
@@ -38,5 +38,5 @@ export async function probeFrames(path: string): Promise<ProbedFrames> {
   const [numerator = 0, denominator = 0] = (probed.streams?.[0]?.avg_frame_rate ?? '').split('/').map(Number);
   const span = Math.max(...times) - Math.min(...times);
   const interval = numerator > 0 ? denominator / numerator : span / (times.length - 1);
-  return { frames, seconds: span + interval };
+  return { frames, seconds: span + interval * (1 + frames - times.length) };
 }

@@ -71,6 +71,7 @@ export type Command<O extends Readonly<Record<string, OptionSpec>> = Readonly<Re
 
 /** A command as the tree of commands holds it: its options are known to itself only. */
 export type LoadedCommand = {
+  /** The help of the command; `path` is how it is called, such as `zoetrope dataset check`. */
   help(path: string): string;
   /** Parses `argv` (what follows the command's name) and runs. Throws {@link UsageError}. */
   run(path: string, argv: readonly string[], terminal: Terminal): Promise<number>;

@@ -3,7 +3,7 @@ import { availableParallelism } from 'node:os';
 import { checkWritable, writeFileAtomic } from '../data/atomic-file.ts';
 import { checkDataset } from '../data/preflight/check.ts';
 import { reportPage } from '../data/preflight/html.ts';
-import { formatReport } from '../data/preflight/text.ts';
+import { describeWindow, formatReport } from '../data/preflight/text.ts';
 import { defaultWindow, readRecipeWindow } from '../data/window.ts';
 import { MediaReader } from '../video/read.ts';
 import { defineCommand, numberOption } from './command.ts';
@@ -17,12 +17,18 @@ cut into windows, re-timed or skipped. Decodes every frame, so that damage is fo
 
 PATH is a folder of clips (clip.mp4 with its caption in clip.txt), a folder with a manifest.jsonl or captions.jsonl,
 a folder of such folders, or a manifest. A recipe is a JSON file such as
-{"window": {"maxFrames": 33, "rate": 16, "maxPixels": 36864, "minSeconds": 1, "stride": {"time": 4, "space": 16}}}.
+{"window": {"maxFrames": 33, "rate": 16, "maxPixels": 36864, "minSeconds": 1, "stride": {"time": 4, "space": 16}}};
+what it leaves out, or having none, means
+${describeWindow(defaultWindow)}.
 
 Exit code 0: nothing wrong. 1: the report has errors (damaged files, wrong manifest lines), or could not be made.`,
   positionals: [{ name: 'PATH', help: 'A folder of clips, or a manifest (JSON Lines)' }],
   options: {
-    'plan-for': { type: 'string', value: 'RECIPE', help: 'Plan for the "window" of this recipe' },
+    'plan-for': {
+      type: 'string',
+      value: 'RECIPE',
+      help: 'Plan for the "window" of this recipe, in place of the default',
+    },
     all: { type: 'boolean', help: 'List every clip and every problem' },
     json: { type: 'boolean', help: 'Print the report as JSON' },
     html: { type: 'string', value: 'FILE', help: 'Write a page with a picture of every clip' },

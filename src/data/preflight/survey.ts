@@ -66,7 +66,7 @@ export async function surveyFile(
     });
     found.codec = stream.info.codec;
     const decoded = await decode(stream, path, samples);
-    const count = stream.info.still ? 1 : sampleFrames;
+    const count = Math.min(sampleFrames, decoded.timestamps.length);
     return { file, ...found, ...summarise(stream.info, decoded), samples: samples.pick(count) };
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
@@ -91,7 +91,9 @@ async function decode(stream: VideoStream, path: string, samples: Thinner): Prom
 
 function summarise(info: MediaInfo, { timestamps, shortfall }: Decoded) {
   const frames = timestamps.length;
-  const { width, height, still } = info;
+  const { width, height } = info;
+  // A video of one frame is a picture, whatever it came in.
+  const still = info.still || frames === 1;
   const rate = info.rate ?? averageRate(timestamps);
   const facts = frames === 0 ? undefined : { width, height, still, rate, timestamps };
   const seconds = still ? 0 : durationOf({ data: new Uint8Array(), frames, height, width, rate, timestamps });

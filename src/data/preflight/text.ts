@@ -71,8 +71,8 @@ export function describeWindow(window: WindowSpec): string {
   const { time, space } = window.stride;
   const rate = window.rate === 'native' ? 'native rate' : `${window.rate} fps`;
   return (
-    `windows of up to ${window.maxFrames} frames (1 + multiples of ${time}) at ${rate}, ${window.minSeconds} s or longer, ` +
-    `up to ${number(window.maxPixels)} pixels in sides of multiples of ${space}`
+    `windows of up to ${window.maxFrames} frames (${time}k + 1) at ${rate}, at least ${window.minSeconds} s, ` +
+    `up to ${number(window.maxPixels)} pixels, sides in multiples of ${space}`
   );
 }
 
