@@ -124,7 +124,7 @@ export class SessionHost {
     const onDevice = device === 'webgpu';
     return {
       executionProviders: [device],
-      logSeverityLevel: 3,
+      logSeverityLevel: 4,
       // Every session's arena keeps its largest demand for ever, rounded up: three times the memory for no more speed.
       enableCpuMemArena: false,
       ...(threads > 0 && { intraOpNumThreads: threads }),

@@ -18,17 +18,17 @@ import { fromHost, rounded, toHost, type Values } from './values.ts';
 export class ReferenceExecutor implements Executor {
   readonly name = 'reference';
 
-  compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
+  async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, 'reference executor');
-    return Promise.resolve({ graph, donated: new Set(donate), [Symbol.dispose]() {} });
+    return { graph, donated: new Set(donate), [Symbol.dispose]() {} };
   }
 
   upload(tensor: HostTensor): DeviceBuffer {
     return new ReferenceBuffer(fromHost(tensor));
   }
 
-  download(buffer: DeviceBuffer): Promise<HostTensor> {
-    return Promise.resolve(toHost(valuesOf(buffer)));
+  async download(buffer: DeviceBuffer): Promise<HostTensor> {
+    return toHost(valuesOf(buffer));
   }
 
   /** The unrounded values of a buffer, for finite differences. */
