@@ -65,6 +65,8 @@ export interface ReadReport {
   readonly repeated: number;
   /** Frames of the file that re-timing left out. */
   readonly dropped: number;
+  /** Pictures that the file holds and says are not to be shown: before an edit list's beginning, or reference only. */
+  readonly hidden: number;
   /** Set when the file gave less than it claims; undefined when everything asked for is there. */
   readonly shortfall: Shortfall | undefined;
   /** Shape [frames decoded]: seconds since the first frame, ascending; only with {@link ReadOptions.reportTimes}. */

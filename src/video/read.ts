@@ -165,7 +165,7 @@ class ProcessStream implements VideoStream {
   readonly #rate: number;
   readonly #options: ReadOptions;
   readonly #release: () => void;
-  #report: ReadReport = { frames: 0, repeated: 0, dropped: 0, shortfall: undefined };
+  #report: ReadReport = { frames: 0, repeated: 0, dropped: 0, hidden: 0, shortfall: undefined };
   #ended: Promise<void> | undefined;
 
   constructor(

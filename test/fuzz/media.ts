@@ -55,7 +55,8 @@ export async function fuzzMedia(count: number, seed: number, useCases: boolean):
       const what = `#${i} ${original.path} (${kind})`;
       const started = performance.now();
       try {
-        const result = await reader.read(path, { onShortfall: 'report' });
+        // Small frames: it is the decoder that is tested, and a step must not be long because frames are large.
+        const result = await reader.read(path, { onShortfall: 'report', size: { width: 64, height: 64 } });
         outcomes[result.report.shortfall ? 'shortfall' : 'whole']++;
         const silent = silentlyShort(path, result, original.frames);
         if (silent) problems.push(`${what}: ${silent}`);
@@ -96,7 +97,9 @@ async function readOriginals(folder: string, reader: MediaReader, useCases: bool
     paths.push(...readdirSync(mediaCases).map((name) => join(mediaCases, name)));
   const originals: Original[] = [];
   for (const path of paths) {
-    const result = await reader.read(path, { onShortfall: 'report' }).catch(() => undefined);
+    const result = await reader
+      .read(path, { onShortfall: 'report', size: { width: 64, height: 64 } })
+      .catch(() => undefined);
     originals.push({ path, bytes: readFileSync(path), frames: result?.video.frames ?? 0 });
   }
   return originals;
@@ -128,13 +131,13 @@ function silentlyShort(
   originalFrames: number,
 ): string | undefined {
   if (report.shortfall || video.frames >= originalFrames) return undefined;
-  const fields = 'stream=nb_frames,duration,avg_frame_rate,codec_name';
+  const fields = 'stream=nb_frames,duration,avg_frame_rate';
   const args = ['-v', 'quiet', '-select_streams', 'v:0', '-show_entries', fields, '-of', 'json', path];
   const probed = spawnSync('ffprobe', args, { timeout: 10_000 });
   if (probed.error || probed.status !== 0) return undefined;
   const [stream] = (JSON.parse(probed.stdout.toString()) as { streams?: ProbedStream[] }).streams ?? [];
   const claimed = Number(stream?.nb_frames);
-  if (claimed > video.frames)
+  if (claimed > video.frames + report.hidden)
     return `${video.frames} frames and no word of ${claimed} claimed (${originalFrames} before)`;
   const [num = 0, den = 1] = (stream?.avg_frame_rate ?? '').split('/').map(Number);
   const seconds = (video.timestamps.at(-1) ?? 0) + 1 / video.rate;

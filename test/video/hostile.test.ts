@@ -17,6 +17,7 @@ import { UserError } from '../../src/errors.ts';
 import { sliceFrames, type Video, videoFrom } from '../../src/video/frames.ts';
 import { MediaReader } from '../../src/video/read.ts';
 import { writeVideo } from '../../src/video/write.ts';
+import { seeded } from '../fuzz/mutate.ts';
 import { balls, namesIn, temporaryFolder } from './fixtures.ts';
 
 const folder = temporaryFolder();
@@ -273,7 +274,7 @@ describe('writing', () => {
   test.skipIf(!fullDisk)(
     'a full disk is told, and nothing partial stays (skips where no tmpfs can be mounted)',
     async () => {
-      const noise = Uint8Array.from({ length: 320 * 240 * 3 * 8 }, (_, i) => Math.imul(i, 2654435761) >>> 24);
+      const noise = Uint8Array.from({ length: 320 * 240 * 3 * 8 }, seeded(5));
       const video = videoFrom(noise, { width: 320, height: 240, rate: 8 });
       for (const name of ['a.mp4', 'a.webm', 'a.gif', 'a.webp', 'frames']) {
         const path = join(fullDisk!, name);

@@ -89,14 +89,16 @@ describe('selecting frames', () => {
       });
       const rate = 1 + (next() % 60);
       const start = (next() % 100) / 100;
+      const end = times.at(-1)! + 0.05;
+      // So close to the end it depends on the frames before whether there is a tick at all.
+      if ((end - start) * rate < 0.5) continue;
       const { frames } = await shown(times, { rate, start }, 0.05);
       for (const [k, [tick, from]] of frames.entries()) {
         expect(tick).toBeCloseTo(start + k / rate, 9);
         const nearest = Math.min(...times.map((t) => Math.abs(t - tick)));
         expect(Math.abs(from - tick)).toBeLessThanOrEqual(nearest + 2e-6);
       }
-      const end = times.at(-1)! + 0.05;
-      expect(frames.length).toBe(Math.max(0, Math.ceil((end - start) * rate - 0.25 - 1e-6)));
+      expect(frames.length).toBe(Math.ceil((end - start) * rate - 0.25 - 1e-6));
     }
   });
 });

@@ -37,7 +37,7 @@ describe('what is written is read back', () => {
     const written = await writeVideo(clip, path);
     expect(written).toMatchObject({ path, format, frames: clip.frames });
     const { video, info, report } = await reader.read(path);
-    expect(report).toEqual({ frames: clip.frames, repeated: 0, dropped: 0 });
+    expect(report).toEqual({ frames: clip.frames, repeated: 0, dropped: 0, hidden: 0 });
     expect([video.width, video.height, video.frames]).toEqual([128, 128, 33]);
     expect(psnr(clip, video)).toBeGreaterThanOrEqual(decibels);
     expect(largestTimeError(clip, video)).toBeLessThanOrEqual(seconds);

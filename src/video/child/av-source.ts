@@ -31,13 +31,17 @@ import type { FrameSource, SourceFrame, SourceTally } from './source.ts';
 // Containers that hold their own data. Playlists, image sequences and scripts would open other files.
 const formats = 'mov,matroska,avi,flv,mpegts,mpeg,ogg,gif,apng,webp_anim';
 
-// Containers whose duration is written down. Of the others FFmpeg derives it from the end of the very file.
-const claimsDuration = /^(mov|matroska|avi|gif)/;
+// Containers whose duration is written down, for each stream or for the whole. Of the others FFmpeg derives it from the
+// end of the very file.
+const claimsOwnDuration = /^(mov|matroska|avi|gif)/;
+const claimsWholeDuration = /^(matroska|flv)/;
 
 interface Opened {
   readonly format: FormatContext;
   readonly stream: Stream;
   readonly decoder: CodecContext;
+  /** Seconds per tick of every stream's clock, by index. */
+  readonly secondsPerTick: readonly number[];
 }
 
 /** Reads the video stream of a container through FFmpeg. */
@@ -57,6 +61,8 @@ export class AvSource implements FrameSource {
   #fresh = true;
   #lastTime = -1;
   #lastEnd = 0;
+  /** When the last packet of the other streams ends, in seconds of the container's clock. */
+  #containerEnd = 0;
   #frames = 0;
   #coded = 0;
   /** Number of the last packet's place by its decoding time, counting empty places. */
@@ -93,7 +99,7 @@ export class AvSource implements FrameSource {
     // AVI has decoding times only, by which the first frame comes late: there the first frame itself is time 0, and
     // nothing is sought. Below a second, decoding from the beginning costs less than a seek that lands badly.
     const hasTimes = stream.startTime !== AV_NOPTS_VALUE && this.info.format !== 'avi';
-    this.#origin = hasTimes ? stream.startTime : undefined;
+    this.#origin = hasTimes ? (stream.startTime < 0n ? 0n : stream.startTime) : undefined;
     this.#lead = hasTimes && ask.start > 1 ? 0.25 : Number.POSITIVE_INFINITY;
     this.#seek();
   }
@@ -122,7 +128,10 @@ export class AvSource implements FrameSource {
 
   tally(): SourceTally {
     const { stream, format } = this.#opened;
-    const claims = claimsDuration.test(format.iformat?.name ?? '');
+    const container = format.iformat?.name ?? '';
+    const own = claimsOwnDuration.test(container) ? streamDuration(stream, format) : undefined;
+    const whole = claimsWholeDuration.test(container) ? ticks(format.duration, 1e-6) : undefined;
+    const offset = Number(this.#origin ?? 0n) * this.#secondsPerTick;
     // An empty chunk in an AVI is not given as a packet; it claims a frame and means "as before".
     const empty = this.info.format === 'avi' ? Math.max(0, this.#lastSlot + 1 - this.#coded) : 0;
     return {
@@ -133,9 +142,10 @@ export class AvSource implements FrameSource {
       failed: this.#failed,
       damaged: this.#damaged,
       claimedFrames: this.info.frames,
-      claimedDuration: claims ? streamDuration(stream, format) : undefined,
-      lastEnd: this.#lastEnd,
-      offset: Number(this.#origin ?? 0n) * this.#secondsPerTick,
+      claimedDuration: own ?? whole,
+      // A claim for the whole container is met when any of its streams gets there.
+      lastEnd: own === undefined ? Math.max(this.#lastEnd, this.#containerEnd - offset) : this.#lastEnd,
+      offset,
       rate: this.#rate,
       brokenOff: this.#brokenOff,
     };
@@ -165,15 +175,19 @@ export class AvSource implements FrameSource {
     };
   }
 
-  /** Seconds since the first frame. Missing and repeated timestamps follow the frame before. */
+  /**
+   * Seconds since the first frame; negative when the container's clock is, which means "not to be shown". Missing
+   * times, and damaged ones that would go back, follow the frame before.
+   */
   #timeOf(frame: Frame): number {
     const ticks = frame.bestEffortTimestamp;
     if (ticks === AV_NOPTS_VALUE) return this.#lastTime < 0 ? 0 : this.#lastTime + 1 / this.#rate;
+    if (ticks < 0n) return Number(ticks) * this.#secondsPerTick;
     this.#origin ??= ticks;
     const time = Number(ticks - this.#origin) * this.#secondsPerTick;
     if (this.#lastTime >= 0 && time <= this.#lastTime)
       return this.#lastTime + Math.min(0.001, 0.5 / this.#rate);
-    return time;
+    return Math.max(0, time);
   }
 
   #decode(): Frame | undefined {
@@ -206,6 +220,13 @@ export class AvSource implements FrameSource {
         return;
       }
       if (packet.streamIndex === stream.index) break;
+      const secondsPerTick = this.#opened.secondsPerTick[packet.streamIndex];
+      if (secondsPerTick !== undefined && packet.pts !== AV_NOPTS_VALUE) {
+        this.#containerEnd = Math.max(
+          this.#containerEnd,
+          Number(packet.pts + packet.duration) * secondsPerTick,
+        );
+      }
       packet.unref();
     }
     this.#coded++;
@@ -281,7 +302,8 @@ function open(ask: OpenAsk): Opened {
       'setting the limit on pixels',
     );
     FFmpegError.throwIfError(decoder.open2Sync(codec), 'opening the decoder');
-    return { format, stream, decoder };
+    const secondsPerTick = format.streams.map(({ timeBase }) => timeBase.num / timeBase.den);
+    return { format, stream, decoder, secondsPerTick };
   } catch (error) {
     decoder?.freeContext();
     format.closeInputSync();

@@ -86,7 +86,7 @@ export class Reading {
       );
     }
     const times = this.#ask.reportTimes ? { times: this.#times } : {};
-    return { frames: given, repeated, dropped, shortfall, ...times };
+    return { frames: given, repeated, dropped, hidden: tally.hidden, shortfall, ...times };
   }
 }
 
