@@ -269,6 +269,13 @@ describe('zoetrope dataset check', () => {
     expect(text.stdout).toMatch(/1 clip in 1 file: 1 video \(24 frames, 1.0 s\)/);
   });
 
+  test('ends with 130 when interrupted, without a report', async () => {
+    const { written, ...surroundings } = terminal();
+    const signal = AbortSignal.abort(new Error('interrupted'));
+    expect(await main(['dataset', 'check', folder], { ...surroundings, signal })).toBe(130);
+    expect(written.stdout).toBe('');
+  });
+
   test('fails with 1 when something is wrong, and refuses a bad place or recipe before it begins', async () => {
     await writeFile(join(folder, 'b.mp4'), 'no video');
     expect((await run('dataset', 'check', folder)).code).toBe(1);
