@@ -131,7 +131,7 @@ export class AvSource implements FrameSource {
     const container = format.iformat?.name ?? '';
     const own = claimsOwnDuration.test(container) ? streamDuration(stream, format) : undefined;
     const whole = claimsWholeDuration.test(container) ? ticks(format.duration, 1e-6) : undefined;
-    const offset = Number(this.#origin ?? 0n) * this.#secondsPerTick;
+    const origin = Number(this.#origin ?? 0n) * this.#secondsPerTick;
     // An empty chunk in an AVI is not given as a packet; it claims a frame and means "as before".
     const empty = this.info.format === 'avi' ? Math.max(0, this.#lastSlot + 1 - this.#coded) : 0;
     return {
@@ -144,8 +144,9 @@ export class AvSource implements FrameSource {
       claimedFrames: this.info.frames,
       claimedDuration: own ?? whole,
       // A claim for the whole container is met when any of its streams gets there.
-      lastEnd: own === undefined ? Math.max(this.#lastEnd, this.#containerEnd - offset) : this.#lastEnd,
-      offset,
+      lastEnd: own === undefined ? Math.max(this.#lastEnd, this.#containerEnd - origin) : this.#lastEnd,
+      // Fragmented MP4 and FLV count their duration from 0 even when the first frame comes later.
+      offset: /^(mov|flv)/.test(container) ? origin : 0,
       rate: this.#rate,
       brokenOff: this.#brokenOff,
     };

@@ -32,7 +32,7 @@ export interface SourceTally {
   readonly claimedDuration: number | undefined;
   /** When the last frame leaves the screen, in seconds since the first. */
   readonly lastEnd: number;
-  /** Seconds of the container's clock at the first frame; some claim durations from 0, some from the first frame. */
+  /** Seconds by which the claimed duration may begin before the first frame. */
   readonly offset: number;
   /** Nominal frames per second. */
   readonly rate: number;
