@@ -63,7 +63,7 @@ export const numberWords = ['no', 'one', 'two', 'three', 'four'] as const;
 
 /** Adverbs of paces; a steady pace is seldom mentioned. */
 export const paceWords: { readonly [P in Pace]: readonly string[] } = {
-  slow: ['slowly', 'gently'],
+  slow: ['slowly', 'slowly', 'at a slow pace'],
   steady: ['steadily', 'at a steady pace'],
   fast: ['quickly', 'fast', 'rapidly'],
 };
@@ -73,7 +73,7 @@ export const placePhrases: {
   readonly [P in Place]: { readonly on: readonly string[]; readonly at: readonly string[] };
 } = {
   meadow: {
-    on: ['on green grass', 'on the grass', 'on a meadow', 'in a meadow', 'in a grassy field'],
+    on: ['on green grass', 'on the grass', 'in a meadow', 'in a grassy field'],
     at: ['in a meadow', 'in a green meadow', 'over green grass', 'in a grassy field'],
   },
   sea: {

@@ -150,11 +150,9 @@ function rounded(_name: string, value: unknown): unknown {
 /** Makes the folder, or checks that what is there is the same data set. */
 async function prepareFolder(folder: string, plan: WorldsPlan): Promise<void> {
   const text = `${JSON.stringify(plan)}\n`;
-  try {
-    await mkdir(join(folder, 'clips'), { recursive: true });
-  } catch (error) {
-    throw new UserError(`${folder}: cannot be made (${(error as NodeJS.ErrnoException).code ?? error})`);
-  }
+  // Not recursively: on some file systems, such as /proc, that never ends.
+  await makeFolder(folder);
+  await makeFolder(join(folder, 'clips'));
   const before = await readFile(join(folder, planFile), 'utf8').catch(() => undefined);
   if (before === text) return;
   if (before !== undefined) {
@@ -165,6 +163,18 @@ async function prepareFolder(folder: string, plan: WorldsPlan): Promise<void> {
     throw new UserError(`${folder}: is not empty; choose another folder`);
   }
   await writeFileAtomic(join(folder, planFile), text);
+}
+
+async function makeFolder(path: string): Promise<void> {
+  try {
+    await mkdir(path);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'EEXIST' && (await stat(path)).isDirectory()) return;
+    throw new UserError(
+      `${path}: the folder cannot be made (${code}); choose one in a folder that is there and can be written to`,
+    );
+  }
 }
 
 async function exists(path: string): Promise<boolean> {

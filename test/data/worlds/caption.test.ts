@@ -217,6 +217,17 @@ describe('imagine', () => {
     expect(imagine('something nice in the desert', keyOf(2)).background.place).toBe('desert');
   });
 
+  it('puts objects where the text has them', () => {
+    for (let i = 0; i < 12; i++) {
+      const scene = imagine('a red ball to the left of a blue cube in the desert', keyOf(i));
+      expect(relationBetween(scene, 0, 1)).toBe('left of');
+      const follows = imagine('a pink star follows a green cone', keyOf(i));
+      expect(follows.objects[0]!.motion).toEqual({ kind: 'follow', target: 1 });
+      const circles = imagine('a pink star orbits a green cone anticlockwise', keyOf(i)).objects[0]!.motion;
+      expect(circles).toMatchObject({ kind: 'orbit', around: 1, turn: 'counterclockwise' });
+    }
+  });
+
   it('takes back what detailed captions say', () => {
     for (const [i, scene] of scenes.slice(0, 80).entries()) {
       const text = caption(scene, 'detailed', keyOf(i));
