@@ -6,6 +6,9 @@ import { type SelectTally, type Shown, select } from './select.ts';
 import { judge } from './shortfall.ts';
 import type { FrameSource } from './source.ts';
 
+// Frames that re-timing leaves out take time and fill no piece; a parent that hears nothing takes that for a hang.
+const pieceMilliseconds = 2000;
+
 /** When the frames of a piece appear; with the last piece the report. */
 export type Piece = Pick<NextAnswer, 'timestamps' | 'report'>;
 
@@ -50,7 +53,8 @@ export class Reading {
     const { size } = this.opened;
     const most = Math.max(1, Math.floor(this.#ask.pieceBytes / (size.width * size.height * 3)));
     const timestamps: number[] = [];
-    while (timestamps.length < most) {
+    const began = performance.now();
+    while (timestamps.length < most && performance.now() - began < pieceMilliseconds) {
       const { value, done } = await this.#shown.next();
       if (done) return { timestamps, report: this.#report() };
       put(await value.frame.pixels());
