@@ -360,7 +360,7 @@ function attentionGradients(): ConformanceCase[] {
   }));
 }
 
-/** Angles for rotary positions. */
+/** Stands in for cosines or sines of rotary positions: any numbers do, a rotation is linear in them. */
 export function angles(shape: Shape): CaseInput {
   return { ...f32(shape), isData: true };
 }
@@ -375,8 +375,8 @@ function rotaries(): ConformanceCase[] {
   return settings.map(([x, batch, interleaved]) =>
     one(
       `${formatShape(x)}${interleaved ? ' interleaved' : ''}, angles [${batch}]`,
-      [f32(x), angles([batch, x[1]!, x[3]! / 2])],
-      (value, turn) => rotary(value!, turn!.cos(), turn!.sin(), { interleaved }),
+      [f32(x), angles([batch, x[1]!, x[3]! / 2]), angles([batch, x[1]!, x[3]! / 2])],
+      (value, cos, sin) => rotary(value!, cos!, sin!, { interleaved }),
     ),
   );
 }

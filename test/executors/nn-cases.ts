@@ -42,8 +42,8 @@ const turns = angles([1, 6, 2]);
 const packed: CaseInput = { shape: [1, 4], dtype: 'i32', source: [0, 2, 2, 5] };
 const block4 = transformerBlockSpec({ width: 8, headSize: 4 });
 const modulated = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 5 });
-function layout(a: Tensor, segments?: Tensor) {
-  return { cos: a.cos(), sin: a.sin(), ...(segments && { segments }) };
+function layout(cos: Tensor, sin: Tensor, segments?: Tensor) {
+  return { cos, sin, ...(segments && { segments }) };
 }
 const stack = block('stacked', (p: Parameters<typeof block4>, x: Tensor, cos: Tensor, sin: Tensor) =>
   transformerBlock(p, x, { cos, sin }),
@@ -57,26 +57,28 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
   ],
   mlp: [layer('tokens', mlpSpec(4, 9), [f32([2, 3, 4])], mlp)],
   selfAttention: [
-    layer('plain', selfAttentionSpec(8, 4), [f32([2, 6, 8]), turns], (p, x, a) =>
-      selfAttention(p, x!, layout(a!)),
+    layer('plain', selfAttentionSpec(8, 4), [f32([2, 6, 8]), turns, turns], (p, x, a, b) =>
+      selfAttention(p, x!, layout(a!, b!)),
     ),
-    layer('packed', selfAttentionSpec(8, 4), [f32([1, 6, 8]), turns, packed], (p, x, a, s) =>
-      selfAttention(p, x!, layout(a!, s)),
+    layer('packed', selfAttentionSpec(8, 4), [f32([1, 6, 8]), turns, turns, packed], (p, x, a, b, s) =>
+      selfAttention(p, x!, layout(a!, b!, s)),
     ),
   ],
   transformerBlock: [
-    layer('plain', block4, [f32([2, 6, 8]), turns], (p, x, a) => transformerBlock(p, x!, layout(a!))),
-    layer('modulated per token', modulated, [f32([1, 6, 8]), turns, f32([1, 6, 5])], (p, x, a, c) =>
-      transformerBlock(p, x!, layout(a!), c),
+    layer('plain', block4, [f32([2, 6, 8]), turns, turns], (p, x, a, b) =>
+      transformerBlock(p, x!, layout(a!, b!)),
+    ),
+    layer('modulated per token', modulated, [f32([1, 6, 8]), turns, turns, f32([1, 6, 5])], (p, x, a, b, c) =>
+      transformerBlock(p, x!, layout(a!, b!), c),
     ),
     layer(
       'modulated as a whole, packed',
       modulated,
-      [f32([1, 6, 8]), turns, f32([1, 1, 5]), packed],
-      (p, x, a, c, s) => transformerBlock(p, x!, layout(a!, s), c),
+      [f32([1, 6, 8]), turns, turns, f32([1, 1, 5]), packed],
+      (p, x, a, b, c, s) => transformerBlock(p, x!, layout(a!, b!, s), c),
     ),
-    layer('as a called block, twice', block4, [f32([1, 6, 8]), turns], (p, x, a) =>
-      stack(p, stack(p, x!, a!.cos(), a!.sin()), a!.cos(), a!.sin()),
+    layer('as a called block, twice', block4, [f32([1, 6, 8]), turns, turns], (p, x, a, b) =>
+      stack(p, stack(p, x!, a!, b!), a!, b!),
     ),
   ],
   causalConvolution: [

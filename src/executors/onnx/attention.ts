@@ -182,7 +182,7 @@ function logSumOf(emit: Emitter, scores: Value, probabilities: Value): Value {
 interface SegmentMask {
   /** Number of offsets at or before each token, f32 [B, S]: equal within a segment. */
   readonly segment: Value;
-  /** Tokens that are in some segment, bool [B, S]. */
+  /** 1 for tokens that are in some segment, else 0, f32 [B, S]. */
   readonly valid: Value;
 }
 
@@ -209,7 +209,7 @@ function segmentMask(emit: Emitter, offsets: Value, S: number): SegmentMask {
   const begun = emit.op('Less', [after, emit.scalar(count)], { shape: [B, S], dtype: 'bool' });
   const ended = emit.op('Less', [after, emit.scalar(0.5)], { shape: [B, S], dtype: 'bool' });
   const valid = emit.op('And', [begun, emit.op('Not', [ended], ended)], begun);
-  return { segment: after, valid };
+  return { segment: after, valid: emit.castTo(valid, 'float', 'f32') };
 }
 
 /** What is added to a part's scores: 0 within a segment, a large negative number across. */
@@ -222,8 +222,9 @@ function biasOf(emit: Emitter, { segment }: SegmentMask, { batch, queries }: Par
   return emit.op('Where', [same, emit.scalar(0), emit.scalar(-1e30)], { shape, dtype: 'f32' });
 }
 
+/** x where tokens are in a segment, else 0. A product, not Where: WebGPU cannot transpose the booleans of one. */
 function masked(emit: Emitter, x: Value, valid: Value, shape: Shape): Value {
-  return emit.op('Where', [emit.reshape(valid, shape), x, emit.scalar(0)], x);
+  return emit.elementwise('Mul', x, emit.reshape(valid, shape));
 }
 
 /** [B, S, H, D] to [B, H, S, D] and back. */

@@ -45,6 +45,15 @@ export interface Lowered<K extends Op> {
   readonly used: readonly boolean[];
 }
 
+/**
+ * How values of a dtype cross a model's border. WebGPU buffers hold no single bytes, so booleans travel as int32 there;
+ * within a model they are booleans.
+ */
+export function borderType(dtype: DType, device: OnnxDevice): 'float' | 'int32' | 'bool' {
+  const type = holdingType(dtype);
+  return type === 'bool' && device === 'webgpu' ? 'int32' : type;
+}
+
 /** What lowering rules write with: ONNX nodes over our values, shapes carried along. */
 export class Emitter {
   readonly model = new OnnxModel();

@@ -10,7 +10,7 @@ import {
   Tensor,
 } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
-import { Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
+import { borderType, Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
 import { type BiasedMatmul, findBiasedMatmuls } from './fusion.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
 import { lowerMatmul } from './matmul.ts';
@@ -37,8 +37,10 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
   graph.inputs.forEach((input, index) => {
     if (!used.has(input)) return;
     inputs.push(index);
-    const name = emit.model.input(`i${index}`, holdingType(input.dtype), input.shape);
-    values.set(input, { name, shape: input.shape, dtype: input.dtype });
+    const { shape, dtype } = input;
+    const border = borderType(dtype, emit.device);
+    const value = { name: emit.model.input(`i${index}`, border, shape), shape, dtype };
+    values.set(input, border === holdingType(dtype) ? value : emit.castTo(value, holdingType(dtype), dtype));
   });
   const biased = findBiasedMatmuls(nodes, outputs);
   const absorbed = new Set<Node>([...biased.values()].map(({ matmul }) => matmul));
@@ -67,10 +69,12 @@ function lowerBiased(
 function declareOutputs(emit: Emitter, outputs: readonly Tensor[], values: TensorMap<Value>): string[] {
   const names = new Set<string>();
   return outputs.map((output) => {
-    const value = lookUp(values, output);
+    const border = borderType(output.dtype, emit.device);
+    const found = lookUp(values, output);
+    const value = border === holdingType(output.dtype) ? found : emit.castTo(found, border, output.dtype);
     const isTaken = names.has(value.name) || !emit.model.isMade(value.name);
     const { name } = isTaken ? emit.op('Identity', [value], value) : value;
-    emit.model.output(name, holdingType(output.dtype), output.shape);
+    emit.model.output(name, border, output.shape);
     names.add(name);
     return name;
   });

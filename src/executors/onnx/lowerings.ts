@@ -1,4 +1,4 @@
-import { at, type Shape, type TensorType } from '../../tensor/shape.ts';
+import { at, elementCount, type Shape, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes, Op, Operands } from '../../tensor/vocabulary.ts';
 import { lowerAttention, lowerAttentionGradient, lowerRotary } from './attention.ts';
 import { lowerConvolution, lowerInputGradient, lowerKernelGradient } from './convolution.ts';
@@ -105,16 +105,48 @@ export const lowerings: { readonly [K in Exclude<Op, StructuralOp>]: Lowering<K>
   ],
 
   gather: (emit, operands, { results }) => [emit.op('Gather', operands, at(results, 0), { axis: 0 })],
-  scatterAdd: (emit, [indices, updates], { results }) => {
-    const table = expanded(emit, emit.scalar(0), at(results, 0).shape);
-    const positions = emit.reshape(emit.castTo(indices, 'int64', 'i32'), [...indices.shape, 1]);
-    return [emit.op('ScatterND', [table, positions, updates], at(results, 0), { reduction: 'add' })];
-  },
+  scatterAdd: (emit, [indices, updates], { results }) => [
+    emit.device === 'webgpu'
+      ? scatterByProduct(emit, indices, updates, at(results, 0))
+      : scatter(emit, indices, updates, at(results, 0)),
+  ],
 
   allReduce: alone,
   allGather: alone,
   reduceScatter: alone,
 };
+
+function scatter(emit: Emitter, indices: Value, updates: Value, result: TensorType): Value {
+  const table = expanded(emit, emit.scalar(0), result.shape);
+  const positions = emit.reshape(emit.castTo(indices, 'int64', 'i32'), [...indices.shape, 1]);
+  return emit.op('ScatterND', [table, positions, updates], result, { reduction: 'add' });
+}
+
+/** A one-hot matrix times the updates: the WebGPU provider has no 64-bit integers for ScatterND to read. */
+function scatterByProduct(emit: Emitter, indices: Value, updates: Value, result: TensorType): Value {
+  const rows = at(result.shape, 0);
+  const count = elementCount(indices.shape);
+  const width = elementCount(result.shape.slice(1));
+  const numbers: Value = {
+    name: emit.model.constant(
+      'int32',
+      [rows, 1],
+      Array.from({ length: rows }, (_, row) => row),
+    ),
+    shape: [rows, 1],
+    dtype: 'i32',
+  };
+  const isAt = emit.op('Equal', [numbers, emit.reshape(indices, [1, count])], {
+    shape: [rows, count],
+    dtype: 'bool',
+  });
+  const product = emit.op(
+    'MatMul',
+    [emit.castTo(isAt, 'float', 'f32'), emit.reshape(updates, [count, width])],
+    { shape: [rows, width], dtype: result.dtype },
+  );
+  return emit.reshape(product, result.shape);
+}
 
 /** x repeated to a shape. */
 function expanded(emit: Emitter, x: Value, shape: Shape): Value {

@@ -11,7 +11,7 @@ import {
   type Executor,
   ExecutorError,
 } from '../executor.ts';
-import { holdingType } from './emitter.ts';
+import { borderType, type OnnxDevice } from './emitter.ts';
 import { type LoweredGraph, lowerGraph } from './lower.ts';
 import type {
   HostConnection,
@@ -77,7 +77,7 @@ export class OnnxExecutor implements Executor {
 
   upload(tensor: HostTensor): DeviceBuffer {
     const buffer = this.newBuffer(tensor);
-    this.tell({ kind: 'upload', buffer: buffer.id, value: toTransfer(tensor) });
+    this.tell({ kind: 'upload', buffer: buffer.id, value: toTransfer(tensor, this.settings.device) });
     return buffer;
   }
 
@@ -240,18 +240,26 @@ function contentKey(model: Uint8Array): string {
   return new TextDecoder('latin1').decode(model);
 }
 
-function toTransfer(tensor: HostTensor): Transfer {
+function toTransfer(tensor: HostTensor, device: OnnxDevice): Transfer {
   const { shape } = tensor;
-  const held = holdingType(tensor.dtype);
-  if (tensor.dtype === 'i32' || tensor.dtype === 'bool') {
-    return { type: held === 'bool' ? 'bool' : 'int32', shape, data: tensor.data };
+  switch (borderType(tensor.dtype, device)) {
+    case 'float':
+      return { type: 'float32', shape, data: toFloat32(tensor) };
+    case 'int32':
+      return {
+        type: 'int32',
+        shape,
+        data: tensor.data instanceof Int32Array ? tensor.data : Int32Array.from(tensor.data),
+      };
+    case 'bool':
+      return { type: 'bool', shape, data: Uint8Array.from(tensor.data) };
   }
-  return { type: 'float32', shape, data: toFloat32(tensor) };
 }
 
 function fromTransfer({ data }: Transfer, { shape, dtype }: TensorType): HostTensor {
+  if (dtype === 'bool') return hostTensor(dtype, shape, Uint8Array.from(data));
   if (data instanceof Int32Array) return hostTensor('i32', shape, data);
-  if (data instanceof Uint8Array) return hostTensor('bool', shape, data);
-  if (dtype === 'f16' || dtype === 'bf16') return fromFloat32(dtype, shape, data);
-  return hostTensor('f32', shape, data);
+  if (!(data instanceof Float32Array))
+    throw new TypeError(`float values came back as ${data.constructor.name}`);
+  return fromFloat32(dtype === 'f16' || dtype === 'bf16' ? dtype : 'f32', shape, data);
 }
