@@ -3,6 +3,7 @@
  * crashes or hangs them costs only this process. `protocol.ts` says what it is asked.
  */
 import { readSync, writeSync } from 'node:fs';
+import { setImmediate } from 'node:timers/promises';
 import { AV_LOG_QUIET } from 'node-av/constants';
 import { Log } from 'node-av/lib';
 import { UserError } from '../../errors.ts';
@@ -116,4 +117,6 @@ while (readFully(prefix)) {
     const message = error instanceof Error ? error.message : String(error);
     send({ error: { message, user: error instanceof UserError } }, []);
   }
+  // All else here is synchronous, and native objects are only let go when the event loop turns.
+  await setImmediate();
 }
