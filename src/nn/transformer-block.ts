@@ -1,4 +1,5 @@
 import { layerNorm, silu } from '../tensor/functions.ts';
+import { GraphError } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
   type SelfAttentionSpec,
@@ -11,7 +12,8 @@ import { channelsOf, type Parameters } from './parameters.ts';
 
 /** Parameters of a transformer block. */
 export interface TransformerBlockSpec {
-  readonly modulation: LinearSpec;
+  /** Absent in a block without conditioning. */
+  readonly modulation?: LinearSpec;
   readonly attention: SelfAttentionSpec;
   readonly mlp: MlpSpec;
 }
@@ -23,19 +25,22 @@ export interface TransformerBlockSizes {
   readonly headSize: number;
   /** Hidden units of the feed-forward layer; default 4 width. */
   readonly hidden?: number;
-  /** Channels of the conditioning vector; default width. */
+  /** Channels of the conditioning vector; default: no conditioning. */
   readonly condition?: number;
 }
 
-/** A block whose gates start at zero, so that it begins as the identity (adaLN-Zero, Peebles & Xie 2022). */
+/**
+ * A pre-norm transformer block. With conditioning its gates start at zero, so that it begins as the identity
+ * (adaLN-Zero, Peebles & Xie 2022).
+ */
 export function transformerBlockSpec({
   width,
   headSize,
   hidden = 4 * width,
-  condition = width,
+  condition,
 }: TransformerBlockSizes): TransformerBlockSpec {
   return {
-    modulation: linearSpec(condition, 6 * width, { kind: 'zeros' }),
+    ...(condition !== undefined && { modulation: linearSpec(condition, 6 * width, { kind: 'zeros' }) }),
     attention: selfAttentionSpec(width, headSize),
     mlp: mlpSpec(width, hidden),
   };
@@ -68,18 +73,28 @@ export function modulate(x: Tensor, { shift, scale }: Modulation): Tensor {
 }
 
 /**
- * A transformer block modulated by conditioning (Peebles & Xie 2022, figure 3): x [B, S, width],
- * c [B, S or 1, condition] (per token, or one for all) -> [B, S, width].
+ * A pre-norm transformer block: x [B, S, width] -> [B, S, width]. With conditioning c [B, S or 1, condition] (per token,
+ * or one for all) it is modulated by it (Peebles & Xie 2022, figure 3).
+ * @throws GraphError when the parameters have a modulation and c is missing, or the other way round.
  */
 export function transformerBlock(
   p: Parameters<TransformerBlockSpec>,
   x: Tensor,
-  c: Tensor,
   layout: SequenceLayout,
+  c?: Tensor,
 ): Tensor {
-  const on = modulations(p.modulation, c);
-  const attended = x.add(
-    selfAttention(p.attention, modulate(layerNorm(x), on.attention), layout).mul(on.attention.gate),
-  );
-  return attended.add(mlp(p.mlp, modulate(layerNorm(attended), on.mlp)).mul(on.mlp.gate)); // [B, S, width]
+  if ((p.modulation === undefined) !== (c === undefined)) {
+    throw new GraphError(
+      'transformer block: conditioning and modulation parameters go together; give both or neither',
+    );
+  }
+  const on = p.modulation && c && modulations(p.modulation, c);
+  const attended = subLayer(x, on?.attention, (h) => selfAttention(p.attention, h, layout)); // [B, S, width]
+  return subLayer(attended, on?.mlp, (h) => mlp(p.mlp, h)); // [B, S, width]
+}
+
+/** x + gate f(modulate(norm(x))), or x + f(norm(x)) without conditioning. */
+function subLayer(x: Tensor, modulation: Modulation | undefined, f: (h: Tensor) => Tensor): Tensor {
+  const h = layerNorm(x);
+  return x.add(modulation === undefined ? f(h) : f(modulate(h, modulation)).mul(modulation.gate));
 }

@@ -42,9 +42,11 @@ export type HostRequest =
   | { readonly kind: 'upload'; readonly buffer: number; readonly value: Transfer }
   | { readonly kind: 'download'; readonly buffer: number }
   | { readonly kind: 'free'; readonly buffer: number }
+  | { readonly kind: 'program'; readonly program: number; readonly plan: HostProgram }
+  | { readonly kind: 'dropProgram'; readonly program: number }
   | {
       readonly kind: 'run';
-      readonly program: HostProgram;
+      readonly program: number;
       readonly inputs: readonly number[];
       readonly outputs: readonly number[];
     };

@@ -13,14 +13,7 @@ import {
 } from '../executor.ts';
 import { borderType, type OnnxDevice } from './emitter.ts';
 import { type LoweredGraph, lowerGraph } from './lower.ts';
-import type {
-  HostConnection,
-  HostProgram,
-  HostRequest,
-  HostSettings,
-  HostStage,
-  Transfer,
-} from './messages.ts';
+import type { HostConnection, HostRequest, HostSettings, HostStage, Transfer } from './messages.ts';
 import { planProgram } from './program.ts';
 
 /**
@@ -36,6 +29,7 @@ export class OnnxExecutor implements Executor {
   private readonly sessions = new SessionTable();
   private nextRequest = 0;
   private nextBuffer = 0;
+  private nextProgram = 0;
   private failure: Error | undefined;
 
   constructor(connection: HostConnection, settings: HostSettings) {
@@ -63,8 +57,9 @@ export class OnnxExecutor implements Executor {
       if (isNew) created.push(this.ask({ kind: 'session', session, model }));
       return { ...stage, session };
     });
-    const program = { ...planned, stages };
-    const executable = new OnnxExecutable(graph, program, () => this.releaseSessions(program));
+    const program = this.nextProgram++;
+    this.tell({ kind: 'program', program, plan: { ...planned, stages } });
+    const executable = new OnnxExecutable(graph, program, donate, () => this.drop(program, stages));
     try {
       await Promise.all(created);
     } catch (error) {
@@ -95,7 +90,7 @@ export class OnnxExecutor implements Executor {
     const outputs = executable.graph.outputs.map((output) => this.newBuffer(output));
     const { program } = executable;
     const running = this.ask({ kind: 'run', program, inputs: given, outputs: outputs.map(({ id }) => id) });
-    for (const index of program.donated) this.own(at(inputs, index)).disposed = true;
+    for (const index of executable.donated) this.own(at(inputs, index)).disposed = true;
     await running;
     return outputs;
   }
@@ -114,7 +109,8 @@ export class OnnxExecutor implements Executor {
     return lowered;
   }
 
-  private releaseSessions({ stages }: HostProgram): void {
+  private drop(program: number, stages: readonly HostStage[]): void {
+    this.tell({ kind: 'dropProgram', program });
     for (const { session } of stages) {
       if (this.sessions.release(session)) this.tell({ kind: 'dropSession', session });
     }
@@ -188,14 +184,14 @@ class OnnxBuffer implements DeviceBuffer {
 
 class OnnxExecutable implements Executable {
   readonly graph: Graph;
-  readonly program: HostProgram;
+  readonly program: number;
   readonly donated: ReadonlySet<number>;
   private release: (() => void) | undefined;
 
-  constructor(graph: Graph, program: HostProgram, release: () => void) {
+  constructor(graph: Graph, program: number, donated: readonly number[], release: () => void) {
     this.graph = graph;
     this.program = program;
-    this.donated = new Set(program.donated);
+    this.donated = new Set(donated);
     this.release = release;
   }
 

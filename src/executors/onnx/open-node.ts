@@ -26,7 +26,11 @@ export function openOnnxExecutor({
   scoreBytes = 2 ** 25,
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
-  const worker = new Worker(new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url));
+  const entry = new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url);
+  // The worker's own heap holds names and numbers, a few megabytes. Told so, V8 collects its garbage early.
+  const worker = new Worker(entry, {
+    resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 4 },
+  });
   worker.unref();
   return new OnnxExecutor(connectionTo(worker), { device, threads, strict, scoreBytes });
 }

@@ -20,6 +20,7 @@ export type OrtApi = Pick<typeof Ort, 'InferenceSession' | 'Tensor'>;
 export class SessionHost {
   private readonly ort: OrtApi;
   private readonly sessions = new Map<string, Ort.InferenceSession>();
+  private readonly programs = new Map<number, HostProgram>();
   private readonly buffers = new Map<number, Ort.Tensor>();
   /** Sessions that copy a device tensor to the host, by type and rank. */
   private readonly copiers = new Map<string, Ort.InferenceSession>();
@@ -61,13 +62,19 @@ export class SessionHost {
         this.buffers.set(request.buffer, this.tensorOf(request.value));
         return undefined;
       case 'download':
-        return this.download(found(this.buffers, request.buffer));
+        return this.download(found('buffer', this.buffers, request.buffer));
       case 'free':
         release(this.buffers.get(request.buffer));
         this.buffers.delete(request.buffer);
         return undefined;
+      case 'program':
+        this.programs.set(request.program, request.plan);
+        return undefined;
+      case 'dropProgram':
+        this.programs.delete(request.program);
+        return undefined;
       case 'run':
-        return this.run(request.program, request.inputs, request.outputs);
+        return this.run(found('program', this.programs, request.program), request.inputs, request.outputs);
     }
   }
 
@@ -76,10 +83,10 @@ export class SessionHost {
     inputs: readonly number[],
     outputs: readonly number[],
   ): Promise<undefined> {
-    const given = inputs.map((buffer) => found(this.buffers, buffer));
+    const given = inputs.map((buffer) => found('buffer', this.buffers, buffer));
     const slots = new Map(given.map((tensor, slot) => [slot, tensor]));
     // What this run may free: values it makes, and donated inputs from the start, so that each goes after its last use.
-    const made = new Set(program.donated.map((index) => found(slots, index)));
+    const made = new Set(program.donated.map((index) => found('value', slots, index)));
     for (const index of program.donated) this.buffers.delete(inputs[index] ?? -1);
     try {
       for (const stage of program.stages) {
@@ -90,7 +97,7 @@ export class SessionHost {
       for (const tensor of made) release(tensor);
       throw error;
     }
-    const results = program.outputs.map((slot) => found(slots, slot));
+    const results = program.outputs.map((slot) => found('value', slots, slot));
     await Promise.all(
       results.map(async (tensor, index) => {
         // A result that is an input, or an earlier result too, becomes a value of its own.
@@ -109,8 +116,8 @@ export class SessionHost {
     slots: Map<number, Ort.Tensor>,
     made: Set<Ort.Tensor>,
   ): Promise<void> {
-    const feeds = Object.fromEntries(stage.feeds.map(([name, slot]) => [name, found(slots, slot)]));
-    const results = await found(this.sessions, stage.session).run(feeds);
+    const feeds = Object.fromEntries(stage.feeds.map(([name, slot]) => [name, found('value', slots, slot)]));
+    const results = await found('session', this.sessions, stage.session).run(feeds);
     for (const [name, slot] of stage.fetches) {
       const tensor = results[name];
       if (tensor === undefined) throw new Error(`the session gave no output ${name}`);
@@ -183,8 +190,9 @@ function release(tensor: Ort.Tensor | undefined): void {
   if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) data.buffer.transfer(0);
 }
 
-function found<Key, Item>(items: ReadonlyMap<Key, Item>, key: Key): Item {
+/** An item that must be there: an executable or buffer that was disposed is not. */
+function found<Key, Item>(what: string, items: ReadonlyMap<Key, Item>, key: Key): Item {
   const item = items.get(key);
-  if (item === undefined) throw new Error(`no ${String(key)} here`);
+  if (item === undefined) throw new Error(`${what} ${String(key)} is not here; it was disposed`);
   return item;
 }
