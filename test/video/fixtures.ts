@@ -33,23 +33,32 @@ export function balls(width: number, height: number, frames: number, rate = 24):
     [230, 60, 50],
     [240, 200, 40],
     [50, 90, 220],
-  ];
+  ] as const;
+  const radius = Math.min(width, height) * 0.14;
   const data = new Uint8Array(width * height * 3 * frames);
   for (let t = 0, at = 0; t < frames; t++) {
+    const centres = colours.map((_, k) => {
+      const angle = t / (6 + k) + k * 2.1;
+      return [width * (0.5 + 0.28 * Math.cos(angle)), height * (0.5 + 0.28 * Math.sin(angle))] as const;
+    });
     for (let y = 0; y < height; y++) {
       for (let x = 0; x < width; x++, at += 3) {
-        let colour = [70 + (60 * y) / height, 130 + (60 * y) / height, 210 - (70 * y) / height];
-        for (const [k, ball] of colours.entries()) {
-          const angle = t / (6 + k) + k * 2.1;
-          const cx = width * (0.5 + 0.28 * Math.cos(angle));
-          const cy = height * (0.5 + 0.28 * Math.sin(angle));
+        let r = 70 + (60 * y) / height;
+        let g = 130 + (60 * y) / height;
+        let b = 210 - (70 * y) / height;
+        for (let k = 0; k < 3; k++) {
+          const [cx, cy] = centres[k]!;
           const cover = Math.min(
             1,
-            Math.max(0, (Math.min(width, height) * 0.14 - Math.hypot(x - cx, y - cy)) / 2 + 0.5),
+            Math.max(0, (radius - Math.sqrt((x - cx) ** 2 + (y - cy) ** 2)) / 2 + 0.5),
           );
-          colour = colour.map((c, i) => c + cover * ((ball[i] ?? 0) - c));
+          r += cover * (colours[k]![0] - r);
+          g += cover * (colours[k]![1] - g);
+          b += cover * (colours[k]![2] - b);
         }
-        data.set(colour.map(Math.round), at);
+        data[at] = Math.round(r);
+        data[at + 1] = Math.round(g);
+        data[at + 2] = Math.round(b);
       }
     }
   }

@@ -6,6 +6,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  rmSync,
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
@@ -284,7 +285,9 @@ describe('writing', () => {
     },
   );
   afterAll(() => {
-    if (fullDisk) execFileSync('umount', [fullDisk]);
+    // Lazily: a killed child may hold it for a moment longer.
+    if (fullDisk) execFileSync('umount', ['-l', fullDisk]);
+    if (fullDisk) rmSync(fullDisk, { recursive: true });
   });
 
   test.skipIf(root)('a folder without permission (skips for root, who may write anywhere)', async () => {
