@@ -93,9 +93,9 @@ describe('what is written is read back', () => {
   });
 
   test.skipIf(noSharedData)(`real clips keep 40 dB (${noSharedData ?? 'droid-arm'})`, async () => {
-    for (const name of ['0001', '0041', '0100', '0401']) {
+    for (const name of ['0001', '0041', '0401']) {
       const { video } = await reader.read(join(sharedData, 'droid-arm/clips', `${name}.mp4`), {
-        maxFrames: 45,
+        maxFrames: 30,
       });
       for (const format of ['mp4', 'webm']) {
         const path = folder.file(`${name}.${format}`);
