@@ -1,5 +1,5 @@
 import type { DType } from '../../tensor/dtype.ts';
-import { type Shape, sameShape, type TensorType } from '../../tensor/shape.ts';
+import { elementCount, type Shape, sameShape, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes, Op } from '../../tensor/vocabulary.ts';
 import { type OnnxAttribute, OnnxModel, type OnnxType, onnxTypes } from './model.ts';
 
@@ -59,6 +59,8 @@ export class Emitter {
   readonly model = new OnnxModel();
   readonly device: OnnxDevice;
   readonly scoreBytes: number;
+  /** Bytes of every value made so far: what the model would need if it never reused memory. */
+  bytes = 0;
 
   constructor({ device, scoreBytes }: LoweringTarget) {
     this.device = device;
@@ -170,6 +172,7 @@ export class Emitter {
 
   private value(name: string | undefined, { shape, dtype }: TensorType): Value {
     if (name === undefined) throw new RangeError('a node without results');
+    this.bytes += 4 * elementCount(shape);
     return { name, shape, dtype };
   }
 }

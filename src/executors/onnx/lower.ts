@@ -22,6 +22,8 @@ export interface LoweredGraph {
   readonly inputs: readonly number[];
   /** The model's name for each wanted output. */
   readonly outputs: readonly string[];
+  /** Bytes of every value that the model makes. */
+  readonly bytes: number;
 }
 
 /** Lowers a graph, calls inlined, to one ONNX model that makes the outputs of the given indices. */
@@ -51,7 +53,12 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
     if (product === undefined) lowerNode(emit, node, values, used);
     else values.set(new Tensor(node, 0), lowerBiased(emit, product, at(node.results, 0), values));
   }
-  return { outputs: declareOutputs(emit, outputs, values), model: emit.model.finish(), inputs };
+  return {
+    outputs: declareOutputs(emit, outputs, values),
+    model: emit.model.finish(),
+    inputs,
+    bytes: emit.bytes,
+  };
 }
 
 function lowerBiased(

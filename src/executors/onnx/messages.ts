@@ -37,7 +37,7 @@ export interface HostSettings extends LoweringTarget {
 /** What the executor asks of the session host. Requests are served one after the other, in order. */
 export type HostRequest =
   | { readonly kind: 'start'; readonly settings: HostSettings }
-  | { readonly kind: 'session'; readonly session: string; readonly model: Uint8Array }
+  | { readonly kind: 'session'; readonly session: string; readonly model: Uint8Array; readonly pool: boolean }
   | { readonly kind: 'dropSession'; readonly session: string }
   | { readonly kind: 'upload'; readonly buffer: number; readonly value: Transfer }
   | { readonly kind: 'download'; readonly buffer: number }

@@ -6,7 +6,7 @@ import { stageGraph } from './stages.ts';
 
 /** A stage of a program with its model, before it has a session. */
 export interface PlannedStage extends Omit<HostStage, 'session'> {
-  readonly model: Uint8Array<ArrayBuffer>;
+  readonly lowered: LoweredGraph;
 }
 
 /** A program whose sessions are still to be made. */
@@ -35,7 +35,7 @@ export function planProgram(
     const feeds = lowered.inputs.map((index) => [`i${index}`, at(stage.inputs, index)] as const);
     const fetches = lowered.outputs.map((name, i) => [name, at(stage.outputs, at(wanted, i))] as const);
     for (const [, slot] of feeds) read.add(slot);
-    planned.unshift({ model: lowered.model, feeds, fetches });
+    planned.unshift({ lowered, feeds, fetches });
   }
   const last = lastUses(planned, outputs);
   return { stages: planned.map((stage, index) => ({ ...stage, last: at(last, index) })), outputs, donated };

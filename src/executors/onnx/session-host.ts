@@ -49,10 +49,7 @@ export class SessionHost {
         this.settings = request.settings;
         return undefined;
       case 'session':
-        this.sessions.set(
-          request.session,
-          await this.ort.InferenceSession.create(request.model, this.sessionOptions()),
-        );
+        this.sessions.set(request.session, await this.create(request.model, request.pool));
         return undefined;
       case 'dropSession':
         await this.sessions.get(request.session)?.release();
@@ -126,14 +123,17 @@ export class SessionHost {
     }
   }
 
-  private sessionOptions(): Ort.InferenceSession.SessionOptions {
+  private create(model: Uint8Array, pool: boolean): Promise<Ort.InferenceSession> {
+    return this.ort.InferenceSession.create(model, this.sessionOptions(pool));
+  }
+
+  private sessionOptions(pool: boolean): Ort.InferenceSession.SessionOptions {
     const { device, threads, strict } = this.settings;
     const onDevice = device === 'webgpu';
     return {
       executionProviders: [device],
       logSeverityLevel: 4,
-      // Every session's arena keeps its largest demand for ever, rounded up: three times the memory for no more speed.
-      enableCpuMemArena: false,
+      enableCpuMemArena: pool,
       ...(threads > 0 && { intraOpNumThreads: threads }),
       ...(onDevice && { preferredOutputLocation: 'gpu-buffer' }),
       extra: {
@@ -164,7 +164,7 @@ export class SessionHost {
   }
 
   private createCopier(type: Transfer['type'], rank: number): Promise<Ort.InferenceSession> {
-    const options = { ...this.sessionOptions(), preferredOutputLocation: 'cpu' as const };
+    const options = { ...this.sessionOptions(false), preferredOutputLocation: 'cpu' as const };
     return this.ort.InferenceSession.create(copierModel(type === 'float32' ? 'float' : type, rank), options);
   }
 }
