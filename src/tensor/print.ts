@@ -2,7 +2,8 @@ import { formatType, type TensorType } from './shape.ts';
 import { type Graph, type Node, operandsOf, type Tensor } from './tensor.ts';
 
 /**
- * A graph as text, one operation a line, followed by the graphs that it calls, each once.
+ * A graph as text, one operation a line, followed by the graphs that it calls, each once. `$name` is an input, `%n` the
+ * result of line n, `%n.i` one of several.
  * The same computation always prints the same text: snapshots of it pin what tracing and gradients decide.
  */
 export function printGraph(graph: Graph): string {
@@ -33,7 +34,7 @@ export function sourceOf(node: Node): string {
 function printOne(graph: Graph): string {
   const numbers = new Map<Node, number>();
   const name = ({ node, index }: Tensor) => {
-    if (node.op === 'input') return `%${node.attributes.name}`;
+    if (node.op === 'input') return `$${node.attributes.name}`;
     return `%${numbers.get(node)}${node.results.length > 1 ? `.${index}` : ''}`;
   };
   const lines: string[] = [];

@@ -32,7 +32,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   video: ['errors', 'random', 'tensor'],
   data: ['errors', 'random', 'tensor', 'video'],
   training: ['errors', 'random', 'tensor', 'nn', 'storage', 'video', 'data', 'executors'],
-  cli: ['errors', 'random', 'video', 'data', 'training'],
+  app: ['errors', 'executors'],
+  cli: ['app', 'errors', 'random', 'video', 'data', 'training'],
+  index: ['app', 'errors', 'executors', 'nn', 'random', 'storage', 'tensor', 'training'],
 };
 
 function folderOf(file: string): string {
