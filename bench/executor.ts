@@ -221,7 +221,7 @@ async function rawMatmuls(
   const session = await ort.InferenceSession.create(model.finish(), {
     logSeverityLevel: 3,
     ...(threads > 0 && { intraOpNumThreads: threads }),
-    extra: { session: { intra_op: { allow_spinning: '0' } } },
+    extra: { session: { intra_op: { allow_spinning: '1' }, force_spinning_stop: '1' } },
   });
   return {
     flops,

@@ -97,7 +97,7 @@ export function concat(tensors: readonly Tensor[], axis: number): Tensor {
 
 /** x surrounded by zeros: [before, after] counts for each axis. */
 export function pad(x: Tensor, counts: readonly (readonly [before: number, after: number])[]): Tensor {
-  if (counts.every(([before, after]) => before === 0 && after === 0)) return x;
+  if (counts.length === x.rank && counts.every(([before, after]) => before === 0 && after === 0)) return x;
   return applyOne('pad', [x], {
     before: counts.map(([before]) => before),
     after: counts.map(([, after]) => after),

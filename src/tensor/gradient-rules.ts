@@ -11,7 +11,7 @@ import {
   sumTo,
   where,
 } from './functions.ts';
-import { at, GraphError } from './shape.ts';
+import { at, elementCount, GraphError } from './shape.ts';
 import { apply, applyOne, constant, type NodeOf, type Tensor } from './tensor.ts';
 import type { Op } from './vocabulary.ts';
 
@@ -104,10 +104,7 @@ export const gradientRules: { readonly [K in PrimitiveOp]: GradientRule<K> } = {
   matmul: ({ operands: [a, b], attributes: { transposeA, transposeB }, dy }) => {
     // A matrix shared by a whole batch: fold the batch into rows, so that its gradient is one matrix product.
     if (b.rank === 2 && a.rank > 2 && !transposeA) {
-      const [rowsOfA, rowsOfDy] = [
-        a.reshape([-1, at(a.shape, a.rank - 1)]),
-        dy.reshape([-1, at(dy.shape, dy.rank - 1)]),
-      ];
+      const [rowsOfA, rowsOfDy] = [asRows(a), asRows(dy)];
       const db = transposeB
         ? matmul(rowsOfDy, rowsOfA, { transposeA: true })
         : matmul(rowsOfA, rowsOfDy, { transposeA: true });
@@ -199,4 +196,9 @@ function chosen(condition: Tensor, a: Tensor, b: Tensor, dy: Tensor): [Tensor, T
 /** A reduction's result with the reduced axes back, of size 1. */
 function keepAxes(reduced: Tensor, x: Tensor, axes: readonly number[]): Tensor {
   return reduced.reshape(x.shape.map((size, axis) => (axes.includes(axis) ? 1 : size)));
+}
+
+/** All leading axes joined into rows. */
+function asRows(x: Tensor): Tensor {
+  return x.reshape([elementCount(x.shape.slice(0, -1)), at(x.shape, x.rank - 1)]);
 }

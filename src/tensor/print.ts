@@ -27,7 +27,7 @@ export function describeNode(node: Node): string {
 /** Where a node was made, as `file:line:column` of the first caller outside the tensor core; `unknown` if not kept. */
 export function sourceOf(node: Node): string {
   const frames = (node.origin.stack ?? '').split('\n').slice(1);
-  const caller = frames.find((frame) => !/[\\/]src[\\/]tensor[\\/]/.test(frame));
+  const caller = frames.find((frame) => !/[\\/](src|dist)[\\/]tensor[\\/]/.test(frame));
   return caller?.match(/((?:file:\/\/)?[^\s()]+:\d+:\d+)\)?$/)?.[1]?.replace('file://', '') ?? 'unknown';
 }
 

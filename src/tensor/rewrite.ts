@@ -34,7 +34,7 @@ export class TensorMap<Value> {
 
 /**
  * Rebuilds `targets` with some tensors replaced. Nodes that no replacement reaches are shared, not copied.
- * @param replacements what stands in for a tensor, of the same type; its operands are not visited.
+ * @param replacements what stands in for a tensor, of the same type.
  */
 export function substitute(targets: readonly Tensor[], replacements: TensorMap<Tensor>): Tensor[] {
   return rewrite(targets, replacements, (node, operands) => rebuild(node, operands));

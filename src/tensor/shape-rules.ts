@@ -25,6 +25,8 @@ export const shapeRules: { readonly [K in Op]: ShapeRule<K> } = {
   constant: (_, { shape, dtype, values }) => {
     require(values.length === 1 || values.length === elementCount(shape), () =>
       `${formatShape(shape)} needs 1 or ${elementCount(shape)} values, got ${values.length}`);
+    require(holds(dtype, values), () =>
+      `${dtype} cannot hold ${values.find((value) => !holds(dtype, [value]))}; cast first`);
     return [validType({ shape, dtype })];
   },
 
@@ -192,8 +194,8 @@ export const shapeRules: { readonly [K in Op]: ShapeRule<K> } = {
   },
 
   allReduce: float,
-  allGather: ([x], { processes }) => [floats({ shape: scaledRows(x, processes), dtype: x.dtype })],
-  reduceScatter: ([x], { processes }) => [floats({ shape: scaledRows(x, 1 / processes), dtype: x.dtype })],
+  allGather: ([x], { processes }) => [floats({ shape: scaledRows(x, processes, 1), dtype: x.dtype })],
+  reduceScatter: ([x], { processes }) => [floats({ shape: scaledRows(x, 1, processes), dtype: x.dtype })],
 
   call: (operands, { graph }) => {
     require(operands.length === graph.inputs.length, () =>
@@ -324,7 +326,7 @@ function attentionResults(
   const { B, S, H, D } = expectShape(q, 'B S H D', {}, 'q');
   const { T } = expectShape(k, 'B T H D', { B, H, D }, 'k');
   expectShape(v, 'B T H D', { B, T, H, D }, 'v');
-  require(T > 0, () => 'needs at least one key');
+  require(B > 0 && S > 0 && T > 0, () => 'needs at least one row, one query and one key');
   if (segments !== undefined) {
     requireIndices(segments);
     expectShape(segments, 'B Offsets', { B }, 'segment offsets');
@@ -339,9 +341,15 @@ function requireIndices({ dtype }: TensorType): void {
   require(dtype === 'i32', () => `indices must be i32, got ${dtype}`);
 }
 
-function scaledRows(x: TensorType, factor: number): Shape {
-  const rowCount = at(x.shape, 0) * factor;
+function scaledRows(x: TensorType, factor: number, divisor: number): Shape {
+  const rowCount = (at(x.shape, 0) * factor) / divisor;
   require(Number.isInteger(rowCount), () =>
-    `axis 0 of size ${x.shape[0]} does not divide among ${1 / factor} processes`);
+    `axis 0 of size ${x.shape[0]} does not divide among ${divisor} processes`);
   return [rowCount, ...x.shape.slice(1)];
+}
+
+/** Whether every value is one that the dtype can hold; floats round. */
+function holds(dtype: DType, values: readonly number[]): boolean {
+  if (dtype === 'bool') return values.every((value) => value === 0 || value === 1);
+  return dtype !== 'i32' || values.every((value) => (value | 0) === value);
 }

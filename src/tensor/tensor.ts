@@ -172,7 +172,9 @@ export class Tensor implements TensorType {
   }
   /** Axes in another order: axis i of the result is axis `permutation[i]` of x. Default: the last two swapped. */
   transpose(permutation: readonly number[] = swapLastTwo(this.rank)): Tensor {
-    return permutation.every((axis, i) => axis === i) ? this : applyOne('transpose', [this], { permutation });
+    return permutation.length === this.rank && permutation.every((axis, i) => axis === i)
+      ? this
+      : applyOne('transpose', [this], { permutation });
   }
   /** x repeated along axes of size 1 and new leading axes. */
   broadcastTo(shape: Shape): Tensor {

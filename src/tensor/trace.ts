@@ -1,7 +1,7 @@
 import { input, makeGraph } from './graph.ts';
-import { formatType, type TensorType } from './shape.ts';
+import type { TensorType } from './shape.ts';
 import { apply, type Graph, type Tensor } from './tensor.ts';
-import { entries, type TreeOf, withLeaves } from './tree.ts';
+import { describeTree, entries, type TreeOf, withLeaves } from './tree.ts';
 
 /** A traced function: its graph, and the trees of types that its values are given and returned in. */
 export interface Traced<Arguments extends readonly object[], Result extends object> {
@@ -55,7 +55,7 @@ export function block<Arguments extends readonly object[], Result extends object
   const traced = new Map<string, Traced<Arguments, Result>>();
   return (...values) => {
     const operands = entries(values) as [string, Tensor][];
-    const key = operands.map(([path, tensor]) => `${path}:${formatType(tensor)}`).join();
+    const key = describeTree(values);
     const known = traced.get(key) ?? traceBlock(name, build, values);
     traced.set(key, known);
     const results = apply(

@@ -1,4 +1,4 @@
-import { at, type TensorType } from './shape.ts';
+import { at, formatType, type TensorType } from './shape.ts';
 
 /**
  * A tree is any nesting of objects and arrays whose leaves carry a shape and a dtype: tensors, types of tensors, host
@@ -47,6 +47,15 @@ export function withLeaves<Tree extends object, Leaf>(
 ): TreeOf<Tree, Leaf> {
   let next = 0;
   return mapTree(form, () => at(values as readonly (Leaf & {})[], next++)) as TreeOf<Tree, Leaf>;
+}
+
+/** The form of a tree and the types of its leaves as text: equal for trees that a function cannot tell apart. */
+export function describeTree(tree: unknown): string {
+  if (isLeaf(tree)) return formatType(tree);
+  if (Array.isArray(tree)) return `[${tree.map(describeTree).join()}]`;
+  if (typeof tree !== 'object' || tree === null) return '';
+  const present = Object.entries(tree).filter(([, child]) => child !== undefined);
+  return `{${present.map(([key, child]) => `${JSON.stringify(key)}:${describeTree(child)}`).join()}}`;
 }
 
 function visit(tree: unknown, path: string, found: (path: string, leaf: TensorType) => void): void {

@@ -107,10 +107,16 @@ function binary(
   ];
 }
 
+/** Integers, products beyond 53 bits among them. */
 function integers(build: (a: Tensor, b: Tensor) => Tensor): ConformanceCase {
-  return one('i32', [i32([2, 3], [5, -2, 0, 7, -9, 3]), i32([3], [2, -2, 0])], (a, b) => build(a!, b!), {
-    forwardOnly: true,
-  });
+  return one(
+    'i32',
+    [i32([2, 3], [5, -2, 123456789, 7, -9, 3]), i32([3], [2, -2, 987654321])],
+    (a, b) => build(a!, b!),
+    {
+      forwardOnly: true,
+    },
+  );
 }
 
 function reductions(
@@ -155,6 +161,7 @@ function matmuls(): ConformanceCase[] {
     [[3, 4], [2, 4, 5], false, false],
     [[1, 1], [1, 1], false, false],
     [[17, 65], [65, 33], false, false],
+    [[2, 0, 4], [4, 3], false, false],
   ];
   return settings.map(([a, b, transposeA, transposeB]) =>
     one(
@@ -300,6 +307,7 @@ const attentionSettings: readonly AttentionSetting[] = [
   { name: 'cross, more keys', q: [2, 3, 2, 4], keys: 7 },
   { name: 'cross, fewer keys', q: [1, 9, 2, 4], keys: 2 },
   { name: 'scale given', q: [1, 5, 1, 4], scale: 2 },
+  { name: 'negative scale', q: [1, 5, 1, 4], scale: -1 },
   { name: 'one segment', q: [1, 6, 2, 4], segments: [0, 6] },
   { name: 'packed', q: [1, 9, 2, 4], segments: [0, 4, 5, 9] },
   { name: 'packed with padding behind', q: [1, 9, 2, 4], segments: [0, 4, 7] },
@@ -439,6 +447,17 @@ export const cases: { readonly [K in Op]: readonly ConformanceCase[] } = {
   ],
   constant: [
     one('filled', [f32([2, 3])], (x) => constant([1.25], [2, 3]).mul(x!)),
+    one('rounded to bf16', [f32([2])], (x) => x!.mul(constant([1.01], [1], 'bf16').cast('f32'))),
+    one(
+      'minus zero beside zero',
+      [f32([2], [1, 2])],
+      (x) =>
+        constant([0], [])
+          .add(x!)
+          .div(constant([-0], []))
+          .less(0),
+      { forwardOnly: true },
+    ),
     one('listed', [f32([2, 3])], (x) => x!.add(constant([1, 2, 3, 4, 5, 6], [2, 3]))),
     {
       name: 'alone',
@@ -515,6 +534,7 @@ export const cases: { readonly [K in Op]: readonly ConformanceCase[] } = {
   reshape: [
     one('split and join', [f32([2, 6])], (x) => x!.reshape([3, 2, 2]).exp().reshape([-1])),
     one('scalar', [f32([1, 1])], (x) => x!.reshape([])),
+    one('nothing', [f32([2, 0, 4])], (x) => x!.reshape([0, 8]).exp()),
     one('i32', [i32([4], [1, 2, 3, 4])], (x) => x!.reshape([2, 2]), { forwardOnly: true }),
   ],
   transpose: [
@@ -563,6 +583,30 @@ export const cases: { readonly [K in Op]: readonly ConformanceCase[] } = {
   scatterAdd: [
     one('repeated rows', [i32([4], [2, 0, 2, 2]), f32([4, 3])], (i, u) => scatterAdd(i!, u!, 5)),
     one('matrix of indices', [i32([2, 2], [1, 0, 1, 1]), f32([2, 2])], (i, u) => scatterAdd(i!, u!, 2)),
+    one(
+      'many updates of few rows',
+      [
+        i32(
+          [20000],
+          Array.from({ length: 20000 }, (_, i) => i % 2),
+        ),
+        f32([20000, 2]),
+      ],
+      (i, u) => scatterAdd(i!, u!, 2),
+      { looseness: 20 },
+    ),
+    one(
+      'a large table',
+      [
+        i32(
+          [300],
+          Array.from({ length: 300 }, (_, i) => (i * 7919) % 64),
+        ),
+        f32([300]),
+      ],
+      (i, u) => scatterAdd(i!, u!, 60000),
+      { looseness: 4 },
+    ),
   ],
 
   allReduce: [one('one process', [f32([3, 2])], (x) => allReduce(x!))],

@@ -53,6 +53,13 @@ describe('tracing', () => {
     expect(traced).toBe(2);
   });
 
+  it('tells trees of different form apart', () => {
+    const layer = block('layer', (x: readonly Tensor[] | { 0: Tensor }) => x[0]!.mul(Array.isArray(x) ? 2 : 3));
+    const { graph } = trace('t', (x) => [layer([x]), layer({ 0: x })], f32(2));
+    const called = graph.nodes.flatMap((node) => (node.op === 'call' ? [node.attributes.graph] : []));
+    expect(new Set(called).size).toBe(2);
+  });
+
   it('refuses tensors from outside a block', () => {
     expect(() => trace('t', (x) => block('layer', (y: Tensor) => y.add(x))(x.exp()), f32(2))).toThrow(
       /^layer uses 0 from outside; pass it as an argument$/,

@@ -124,7 +124,7 @@ describe('a mistake in a graph names the operation and what is wrong', () => {
     [
       'attention without keys',
       () => attention(of([1, 2, 3, 4]), of([1, 0, 3, 4]), of([1, 0, 3, 4])),
-      /needs at least one key/,
+      /needs at least one row, one query and one key/,
     ],
     [
       'segments',
@@ -143,6 +143,9 @@ describe('a mistake in a graph names the operation and what is wrong', () => {
       /strides must be 1 or more/,
     ],
     ['constant', () => constant([1, 2], [3]), /needs 1 or 3 values, got 2/],
+    ['fraction of integers', () => of([2], 'i32').mul(0.5), /i32 cannot hold 0.5; cast first/],
+    ['boolean', () => constant([2], [1], 'bool'), /bool cannot hold 2/],
+    ['permutation too short', () => of([2, 3]).transpose([0]), /\[0\] is not a permutation of 2 axes/],
     ['8-bit floats', () => of([2], 'f8e4m3'), /f8e4m3 is reserved/],
     ['size', () => of([-1]), /sizes must be integers of 0 or more/],
   ];

@@ -2,14 +2,15 @@ import { at, type Shape, type TensorType } from '../../tensor/shape.ts';
 import type { Emitter, Lowered, Value } from './emitter.ts';
 import { batchedMatmul } from './matmul.ts';
 
-/** Attention: ONNX's own operator where nothing else is asked of it, else composed. */
+/** Attention: ONNX's own operator where nothing else is asked of it and all scores may be held at once, else composed. */
 export function lowerAttention(
   emit: Emitter,
   [q, k, v, segments]: readonly [Value, Value, Value, Value?],
   { attributes: { scale }, results, used }: Lowered<'attention'>,
 ): readonly (Value | undefined)[] {
   const [B, S, H, D] = sizes4(q.shape);
-  if (emit.device !== 'webgpu' && segments === undefined && !used[1]) {
+  const fits = 4 * B * H * S * at(k.shape, 1) <= emit.scoreBytes;
+  if (emit.device !== 'webgpu' && segments === undefined && !used[1] && fits && scale > 0) {
     // The three-axis form takes tokens x (heads * size) as our tensors are laid out; no transposition.
     const flat = [q, k, v].map((x) => emit.reshape(x, [B, at(x.shape, 1), H * D]));
     const y = emit.op(

@@ -106,7 +106,7 @@ export class Emitter {
   reshape(x: Value, shape: Shape): Value {
     return sameShape(x.shape, shape)
       ? x
-      : this.op('Reshape', [x, this.integers(shape)], { shape, dtype: x.dtype });
+      : this.op('Reshape', [x, this.integers(shape)], { shape, dtype: x.dtype }, { allowzero: 1 });
   }
 
   /** x with its axes in another order. */

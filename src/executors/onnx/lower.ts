@@ -32,7 +32,7 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
   const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const nodes = nodesOf(outputs);
   const used = new TensorMap<true>();
-  for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)]) used.set(tensor, true);
+  for (const tensor of [...outputs, ...nodes.flatMap(readOperands)]) used.set(tensor, true);
 
   const values = new TensorMap<Value>();
   const inputs: number[] = [];
@@ -94,7 +94,10 @@ function lowerNode<K extends Exclude<Op, StructuralOp>>(
   used: TensorMap<true>,
 ): void {
   const lowering: Lowering<K> = lowerings[node.op];
-  const operands = operandsOf(node as unknown as Node).map((operand) => lookUp(values, operand));
+  const read = readOperands(node as unknown as Node);
+  const operands = operandsOf(node as unknown as Node).map((operand) =>
+    read.includes(operand) ? lookUp(values, operand) : { ...typeOf(operand), name: '' },
+  );
   const results = resultsOf(node as unknown as Node);
   const lowered = lowering(emit, operands as unknown as Parameters<Lowering<K>>[1], {
     attributes: node.attributes as Parameters<Lowering<K>>[2]['attributes'],
@@ -112,4 +115,14 @@ function lookUp(values: TensorMap<Value>, tensor: Tensor): Value {
   if (value === undefined)
     throw new GraphError(`result ${tensor.index} of ${tensor.node.op} was not lowered`);
   return value;
+}
+
+/** The operands that a lowering reads: the gradient of attention has Softmax again and no need of the log-sums. */
+function readOperands(node: Node): readonly Tensor[] {
+  const operands = operandsOf(node);
+  return node.op === 'attentionGradient' ? operands.filter((_, index) => index !== 4) : operands;
+}
+
+function typeOf({ shape, dtype }: TensorType): TensorType {
+  return { shape, dtype };
 }

@@ -1,3 +1,5 @@
+import type { DType } from '../../tensor/dtype.ts';
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from '../../tensor/float16.ts';
 import { at, elementCount, type Shape, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes, Op, Operands } from '../../tensor/vocabulary.ts';
 import { lowerAttention, lowerAttentionGradient, lowerRotary } from './attention.ts';
@@ -17,7 +19,8 @@ export type StructuralOp = 'input' | 'call';
 
 /** The ONNX form of every operation. */
 export const lowerings: { readonly [K in Exclude<Op, StructuralOp>]: Lowering<K> } = {
-  constant: (emit, _, { attributes: { shape, dtype, values } }) => {
+  constant: (emit, _, { attributes: { shape, dtype, values: exact } }) => {
+    const values = roundedTo(dtype, exact);
     if (values.length !== 1)
       return [{ name: emit.model.constant(holdingType(dtype), shape, values), shape, dtype }];
     const scalar: Value = { name: emit.model.constant(holdingType(dtype), [], values), shape: [], dtype };
@@ -106,9 +109,7 @@ export const lowerings: { readonly [K in Exclude<Op, StructuralOp>]: Lowering<K>
 
   gather: (emit, operands, { results }) => [emit.op('Gather', operands, at(results, 0), { axis: 0 })],
   scatterAdd: (emit, [indices, updates], { results }) => [
-    emit.device === 'webgpu'
-      ? scatterByProduct(emit, indices, updates, at(results, 0))
-      : scatter(emit, indices, updates, at(results, 0)),
+    lowerScatterAdd(emit, indices, updates, at(results, 0)),
   ],
 
   allReduce: alone,
@@ -116,36 +117,48 @@ export const lowerings: { readonly [K in Exclude<Op, StructuralOp>]: Lowering<K>
   reduceScatter: alone,
 };
 
-function scatter(emit: Emitter, indices: Value, updates: Value, result: TensorType): Value {
-  const table = expanded(emit, emit.scalar(0), result.shape);
-  const positions = emit.reshape(emit.castTo(indices, 'int64', 'i32'), [...indices.shape, 1]);
-  return emit.op('ScatterND', [table, positions, updates], result, { reduction: 'add' });
-}
+/** Most elements of a one-hot matrix in {@link lowerScatterAdd}. */
+const oneHotElements = 2 ** 24;
 
-/** A one-hot matrix times the updates: the WebGPU provider has no 64-bit integers for ScatterND to read. */
-function scatterByProduct(emit: Emitter, indices: Value, updates: Value, result: TensorType): Value {
+/**
+ * A one-hot matrix times the updates; for tables too large for it ScatterElements, which is slow but adds in order.
+ * Not ScatterND: its CPU kernel adds in parallel and loses updates of the same row. WebGPU has neither.
+ */
+function lowerScatterAdd(emit: Emitter, indices: Value, updates: Value, result: TensorType): Value {
   const rows = at(result.shape, 0);
   const count = elementCount(indices.shape);
   const width = elementCount(result.shape.slice(1));
-  const numbers: Value = {
-    name: emit.model.constant(
-      'int32',
-      [rows, 1],
-      Array.from({ length: rows }, (_, row) => row),
-    ),
-    shape: [rows, 1],
-    dtype: 'i32',
-  };
-  const isAt = emit.op('Equal', [numbers, emit.reshape(indices, [1, count])], {
-    shape: [rows, count],
-    dtype: 'bool',
+  const flat = emit.reshape(updates, [count, width]);
+  const type = { shape: [rows, width], dtype: result.dtype };
+  if (emit.device === 'webgpu' || rows * count <= oneHotElements) {
+    const numbers: Value = {
+      name: emit.model.constant(
+        'int32',
+        [rows, 1],
+        Array.from({ length: rows }, (_, row) => row),
+      ),
+      shape: [rows, 1],
+      dtype: 'i32',
+    };
+    const isAt = emit.op('Equal', [numbers, emit.reshape(indices, [1, count])], {
+      shape: [rows, count],
+      dtype: 'bool',
+    });
+    return emit.reshape(emit.op('MatMul', [emit.castTo(isAt, 'float', 'f32'), flat], type), result.shape);
+  }
+  const positions = emit.reshape(emit.castTo(indices, 'int64', 'i32'), [count, 1]);
+  const table = expanded(emit, emit.scalar(0), type.shape);
+  const sums = emit.op('ScatterElements', [table, expanded(emit, positions, [count, width]), flat], type, {
+    axis: 0,
+    reduction: 'add',
   });
-  const product = emit.op(
-    'MatMul',
-    [emit.castTo(isAt, 'float', 'f32'), emit.reshape(updates, [count, width])],
-    { shape: [rows, width], dtype: result.dtype },
-  );
-  return emit.reshape(product, result.shape);
+  return emit.reshape(sums, result.shape);
+}
+
+/** Values as their dtype has them: 16-bit floats are held in float32, but only some float32 are 16-bit floats. */
+function roundedTo(dtype: DType, values: readonly number[]): readonly number[] {
+  if (dtype === 'f16') return [...f16ToF32(f32ToF16(Float32Array.from(values)))];
+  return dtype === 'bf16' ? [...bf16ToF32(f32ToBf16(Float32Array.from(values)))] : values;
 }
 
 /** x repeated to a shape. */

@@ -50,7 +50,7 @@ export class OnnxModel {
     shape: readonly number[],
     values: readonly number[],
   ): string {
-    const key = `${type}[${shape}]${values}`;
+    const key = `${type}[${shape}]${values.map((value) => (Object.is(value, -0) ? '-0' : value))}`;
     const known = this.constants.get(key);
     if (known !== undefined) return known;
     const name = this.name('c');

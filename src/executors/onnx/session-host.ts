@@ -138,7 +138,8 @@ export class SessionHost {
       ...(onDevice && { preferredOutputLocation: 'gpu-buffer' }),
       extra: {
         session: {
-          intra_op: { allow_spinning: '0' },
+          intra_op: { allow_spinning: '1' },
+          force_spinning_stop: '1',
           // It would merge a recomputed block with the first computation and so keep everything after all.
           optimization: { disable_specified_optimizers: 'CommonSubexpressionElimination' },
           ...(strict && { disable_cpu_ep_fallback: '1' }),

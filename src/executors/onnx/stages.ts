@@ -107,21 +107,22 @@ function stretchStage(
   const inputs: Tensor[] = [];
   const slots: number[] = [];
   const visited = new Set<Node>();
-  const visit = (node: Node): void => {
-    if (visited.has(node)) return;
+  const pending = outputs.map(({ node }) => node);
+  for (let node = pending.pop(); node !== undefined; node = pending.pop()) {
+    if (visited.has(node)) continue;
     visited.add(node);
     for (const operand of operandsOf(node)) {
-      if (operand.node.op === 'constant') continue;
-      if (stretches.get(operand.node) === position) visit(operand.node);
-      else if (!replacements.has(operand)) {
-        const replacement = input(`${slots.length}`, operand);
-        replacements.set(operand, replacement);
-        inputs.push(replacement);
-        slots.push(slotOf(operand));
+      if (operand.node.op === 'constant' || replacements.has(operand)) continue;
+      if (stretches.get(operand.node) === position) {
+        pending.push(operand.node);
+        continue;
       }
+      const replacement = input(`${slots.length}`, operand);
+      replacements.set(operand, replacement);
+      inputs.push(replacement);
+      slots.push(slotOf(operand));
     }
-  };
-  for (const output of outputs) visit(output.node);
+  }
   const graph = makeGraph(`${name}.${position}`, inputs, substitute(outputs, replacements));
   return { graph, inputs: slots, outputs: outputs.map(slotOf) };
 }

@@ -35,7 +35,10 @@ export const kernels: { readonly [K in Exclude<Op, StructuralOp>]: Kernel<K> } =
 
   add: binary((a, b) => a + b),
   sub: binary((a, b) => a - b),
-  mul: binary((a, b) => a * b),
+  mul: (operands, _, results) => {
+    const product = at(results, 0).dtype === 'i32' ? Math.imul : (a: number, b: number) => a * b;
+    return [elementwise(operands, results, ([a = 0, b = 0]) => product(a, b))];
+  },
   div: binary((a, b) => a / b),
   maximum: binary(Math.max),
   minimum: binary(Math.min),
