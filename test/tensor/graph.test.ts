@@ -54,7 +54,9 @@ describe('tracing', () => {
   });
 
   it('tells trees of different form apart', () => {
-    const layer = block('layer', (x: readonly Tensor[] | { 0: Tensor }) => x[0]!.mul(Array.isArray(x) ? 2 : 3));
+    const layer = block('layer', (x: readonly Tensor[] | { 0: Tensor }) =>
+      x[0]!.mul(Array.isArray(x) ? 2 : 3),
+    );
     const { graph } = trace('t', (x) => [layer([x]), layer({ 0: x })], f32(2));
     const called = graph.nodes.flatMap((node) => (node.op === 'call' ? [node.attributes.graph] : []));
     expect(new Set(called).size).toBe(2);
