@@ -20,7 +20,7 @@ import { planProgram } from './program.ts';
  * Models that make no more than this pool their memory, which is 1.3 times faster than asking the system for every
  * value. Each session's pool keeps its largest demand for ever, rounded up, so larger ones do without.
  */
-const pooledBytes = 2 ** 26;
+const pooledBytes = 2 ** 28;
 
 /**
  * Runs graphs on ONNX Runtime. This side lowers graphs, names buffers and sends requests; the sessions and the values

@@ -11,7 +11,7 @@ export interface OnnxOptions {
   readonly threads?: number;
   /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. Default false. */
   readonly strict?: boolean;
-  /** Most bytes of attention scores held at once, per layer. Default 32 MiB. */
+  /** Most bytes of attention scores held at once, per layer. Default 16 MiB. */
   readonly scoreBytes?: number;
 }
 
@@ -23,7 +23,7 @@ export function openOnnxExecutor({
   device = 'cpu',
   threads = 0,
   strict = false,
-  scoreBytes = 2 ** 25,
+  scoreBytes = 2 ** 24,
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
   const entry = new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url);

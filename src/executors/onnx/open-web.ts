@@ -9,7 +9,7 @@ export interface WebOnnxOptions {
   readonly threads?: number;
   /** Refuse models that the device cannot run whole. Default false. */
   readonly strict?: boolean;
-  /** Most bytes of attention scores held at once, per layer. Default 32 MiB. */
+  /** Most bytes of attention scores held at once, per layer. Default 16 MiB. */
   readonly scoreBytes?: number;
 }
 
@@ -22,7 +22,7 @@ export interface WebOnnxOptions {
  */
 export function openWebOnnxExecutor(
   worker: Worker,
-  { device = 'webgpu', threads = 0, strict = false, scoreBytes = 2 ** 25 }: WebOnnxOptions = {},
+  { device = 'webgpu', threads = 0, strict = false, scoreBytes = 2 ** 24 }: WebOnnxOptions = {},
 ): OnnxExecutor {
   return new OnnxExecutor(connectionTo(worker), { device, threads, strict, scoreBytes });
 }
