@@ -154,7 +154,7 @@ describe('gradients', () => {
       expect(new Set(called.slice(3)).size).toBe(2);
       const tanhs = called.map(({ nodes }) => nodes.filter(({ op }) => op === 'tanh').length);
       expect(tanhs).toEqual(recompute ? [1, 1, 1, 1, 1, 1] : [1, 1, 1, 0, 0, 0]);
-      // What is kept is one more output: tanh's own value serves its gradient, x and w are the block's arguments.
+      // Nothing more is kept: tanh's own value serves its gradient, x and w are the block's arguments.
       expect(called.slice(0, 3).map(({ outputs }) => outputs.length)).toEqual([1, 1, 1]);
       expect(printGraph(graph)).toMatchSnapshot(recompute ? 'recomputed' : 'kept');
     }

@@ -22,7 +22,7 @@ export interface Value extends TensorType {
  * How ONNX Runtime holds each dtype. Its JavaScript API has no bfloat16 and its CPU provider gains nothing from
  * float16, so both are held in float32: values are rounded where they are cast, arithmetic between is exact float32.
  */
-export const heldAs: { readonly [D in Exclude<DType, 'f8e4m3' | 'f8e5m2'>]: 'float' | 'int32' | 'bool' } = {
+const heldAs: { readonly [D in Exclude<DType, 'f8e4m3' | 'f8e5m2'>]: 'float' | 'int32' | 'bool' } = {
   f32: 'float',
   f16: 'float',
   bf16: 'float',
@@ -30,7 +30,7 @@ export const heldAs: { readonly [D in Exclude<DType, 'f8e4m3' | 'f8e5m2'>]: 'flo
   bool: 'bool',
 };
 
-/** {@link heldAs} for any dtype. Throws TypeError for the reserved 8-bit floats. */
+/** How ONNX Runtime holds a dtype: see {@link heldAs}. Throws TypeError for the reserved 8-bit floats. */
 export function holdingType(dtype: DType): 'float' | 'int32' | 'bool' {
   if (dtype === 'f8e4m3' || dtype === 'f8e5m2')
     throw new TypeError(`${dtype} is reserved: ONNX Runtime cannot hold it`);
