@@ -1,0 +1,55 @@
+import type { Graph, Node, Tensor } from '../../tensor/tensor.ts';
+
+/**
+ * One CUDA kernel with all shapes baked in. Its parameters are pointers: those of the inputs, then of the outputs.
+ *
+ * **Layout.** Every tensor is dense, row-major, in its own dtype: f32 `float`, f16 and bf16 two bytes, i32 `int`, bool
+ * one byte, 0 or 1. Pointers are aligned to 256 bytes. A tensor without elements has an address that must not be read.
+ * **Aliasing.** An output never overlaps an input except for the pairs in `inPlace`; those two parameters must then not
+ * be declared `__restrict__`.
+ */
+export interface Kernel {
+  /** Name of the function. Two kernels of one name have one source, so it contains a hash of what differs. */
+  readonly name: string;
+  /** The `extern "C" __global__` function alone. Helpers come from `prelude` (kernels/prelude.ts), which is compiled before it. */
+  readonly source: string;
+  readonly grid: readonly [x: number, y: number, z: number];
+  readonly block: readonly [x: number, y: number, z: number];
+  /** Dynamic shared memory in bytes; beyond 48 KiB the runtime asks the driver for it. */
+  readonly sharedBytes: number;
+  /** Outputs, by index, that must hold zeros when the kernel starts: the runtime clears them. */
+  readonly zeroOutputs?: readonly number[];
+  /**
+   * Pairs that may share memory: each element of the input is read by the thread that writes that element of the
+   * output, before it writes it. With it a training step updates its donated weights where they are.
+   */
+  readonly inPlace?: readonly (readonly [input: number, output: number])[];
+}
+
+/** One thing that a compiled graph does, in order. */
+export type Stage =
+  /** Launches a kernel. */
+  | {
+      readonly kind: 'kernel';
+      readonly kernel: Kernel;
+      readonly inputs: readonly Tensor[];
+      readonly outputs: readonly Tensor[];
+    }
+  /** Leaves a node to cuBLASLt or cuDNN: all its operands are needed in memory; all its results are made. */
+  | { readonly kind: 'library'; readonly node: Node }
+  /** `output` is `input` in memory under another shape: a reshape. Free. */
+  | { readonly kind: 'view'; readonly input: Tensor; readonly output: Tensor }
+  /** A constant that a later stage reads from memory; constants that kernels contain as numbers have no stage. */
+  | { readonly kind: 'constant'; readonly node: Node; readonly output: Tensor };
+
+/** What the partition asks the runtime. */
+export interface PartitionPolicy {
+  /** Whether a library computes this node; a kernel must do all others. */
+  readonly takes: (node: Node) => boolean;
+}
+
+/**
+ * Cuts a graph without calls into stages, operands first. Every graph output has memory afterwards: it is an input of
+ * the graph, or an output of a kernel, library, view or constant stage.
+ */
+export type Partition = (graph: Graph, policy: PartitionPolicy) => readonly Stage[];
