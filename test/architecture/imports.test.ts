@@ -29,6 +29,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   storage: ['errors', 'tensor', 'random'],
   executors: ['tensor'],
   nn: ['tensor', 'random'],
+  models: ['errors', 'tensor', 'nn', 'random'],
   video: ['errors', 'random', 'tensor'],
   data: ['errors', 'random', 'tensor', 'video'],
   training: ['errors', 'random', 'tensor', 'nn', 'storage', 'video', 'data', 'executors'],
