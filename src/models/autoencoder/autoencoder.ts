@@ -1,11 +1,10 @@
 import type { ConvolutionSpec } from '../../nn/convolution.ts';
 import { type LinearSpec, linear, linearSpec } from '../../nn/linear.ts';
-import { type ParameterSpec, type Parameters, parameter } from '../../nn/parameters.ts';
-import { rmsNorm, silu } from '../../tensor/functions.ts';
+import type { Parameters } from '../../nn/parameters.ts';
 import { at, expectShape, GraphError } from '../../tensor/shape.ts';
 import type { Tensor } from '../../tensor/tensor.ts';
 import { type BorderCache, Borders } from './borders.ts';
-import type { AutoencoderConfig } from './config.ts';
+import type { AutoencoderConfig, PerLevel } from './config.ts';
 import {
   type BlockSpec,
   blockSpec,
@@ -23,7 +22,6 @@ import {
 export interface EncoderSpec {
   readonly patches: LinearSpec;
   readonly levels: readonly EncoderLevelSpec[];
-  readonly norm: ParameterSpec;
   /** To the mean and the log variance of each latent channel. */
   readonly moments: LinearSpec;
 }
@@ -39,7 +37,6 @@ export interface DecoderSpec {
   readonly latent: LinearSpec;
   /** Coarsest first. */
   readonly levels: readonly DecoderLevelSpec[];
-  readonly norm: ParameterSpec;
   readonly pixels: ConvolutionSpec;
 }
 
@@ -82,7 +79,6 @@ export function autoencoderSpec(config: AutoencoderConfig): AutoencoderSpec {
         const down = next !== undefined && { down: linearSpec(grouped * width, next) };
         return { blocks: blocks(level, encoderBlocks), ...down };
       }),
-      norm: parameter([coarse], { kind: 'ones' }),
       moments: linearSpec(coarse, 2 * latentChannels),
     },
     decoder: {
@@ -92,10 +88,35 @@ export function autoencoderSpec(config: AutoencoderConfig): AutoencoderSpec {
         const up = next !== undefined && { up: linearSpec(at(channels, level), grouped * next) };
         return { blocks: blocks(level, decoderBlocks), ...up };
       }),
-      norm: parameter([fine], { kind: 'ones' }),
       pixels: frameConvolutionSpec(fine, patchValues),
     },
   };
+}
+
+/**
+ * How far the networks see. In space, in pixels to each side: what is further away has no influence. In time they see
+ * nothing ahead, and back as many frames as `time` beyond the group of four that a latent stands for.
+ */
+export function receptiveField({ encoderBlocks, decoderBlocks }: AutoencoderConfig): ReceptiveFields {
+  // A block sees one position to each side and two frames back, of 2x2, 4x4 or 8x8 pixels and 1, 2 or 4 frames.
+  const sides = (blocks: PerLevel) => 2 * blocks[0] + 4 * blocks[1] + 8 * blocks[2];
+  return {
+    encoder: { space: sides(encoderBlocks), time: sides(encoderBlocks) },
+    // The last layer sees one position more. Latents that pixels see are whole, so that this is an upper bound.
+    decoder: { space: sides(decoderBlocks) + 2, time: sides(decoderBlocks) },
+  };
+}
+
+/** Reach of a network in pixels and in frames, beyond the latent position that an input or output belongs to. */
+export interface ReceptiveField {
+  readonly space: number;
+  readonly time: number;
+}
+
+/** The {@link ReceptiveField} of both networks. */
+export interface ReceptiveFields {
+  readonly encoder: ReceptiveField;
+  readonly decoder: ReceptiveField;
 }
 
 /**
@@ -147,7 +168,7 @@ function runEncoder(
     for (const block of blocks) h = residualBlock(block, h, borders);
     if (down !== undefined) h = downsample(down, h, borders); // [B, 1+2k, H/4, W/4, middle], [B, 1+k, H/8, W/8, coarse]
   }
-  const moments = linear(p.moments, silu(rmsNorm(h).mul(p.norm))); // [B, 1+k, H/8, W/8, 2C]
+  const moments = linear(p.moments, h); // [B, 1+k, H/8, W/8, 2C]
   return {
     mean: moments.slice(-1, 0, latentChannels),
     logVariance: moments.slice(-1, latentChannels),
@@ -195,6 +216,6 @@ function runDecoder(
     for (const block of blocks) h = residualBlock(block, h, borders);
     if (up !== undefined) h = upsample(up, h, borders); // [B, 1+2k, 2H', 2W', middle], [B, 1+4k, 4H', 4W', fine]
   }
-  const patches = frameConvolution(p.pixels, silu(rmsNorm(h).mul(p.norm))); // [B, 1+4k, 4H', 4W', 12]
+  const patches = frameConvolution(p.pixels, h); // [B, 1+4k, 4H', 4W', 12]
   return splitPositions(patches, patch); // [B, 1+4k, 8H', 8W', 3]
 }
