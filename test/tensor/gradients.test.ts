@@ -9,7 +9,7 @@ import type { Graph, Tensor } from '../../src/tensor/tensor.ts';
 import { block, checkpoint, trace } from '../../src/tensor/trace.ts';
 import { verify } from '../../src/tensor/verify.ts';
 import { type ConformanceCase, cases } from '../executors/cases.ts';
-import { backwardGraph, inputValues, weighted } from '../executors/conformance.ts';
+import { backwardGraph, inputValues, weighted } from '../executors/comparison.ts';
 import { nnCases } from '../executors/nn-cases.ts';
 
 const reference = new ReferenceExecutor();

@@ -5,6 +5,7 @@ import type { Graph, Node, Tensor } from '../../tensor/tensor.ts';
  *
  * **Layout.** Every tensor is dense, row-major, in its own dtype: f32 `float`, f16 and bf16 two bytes, i32 `int`, bool
  * one byte, 0 or 1. Pointers are aligned to 256 bytes. A tensor without elements has an address that must not be read.
+ * **Headers.** None: NVRTC compiles without include paths, so 16-bit floats are converted with inline PTX.
  * **Aliasing.** An output never overlaps an input except for the pairs in `inPlace`; those two parameters must then not
  * be declared `__restrict__`.
  */

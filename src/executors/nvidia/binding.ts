@@ -1,0 +1,80 @@
+import { at } from '../../tensor/shape.ts';
+import type { Device, LaunchGraph } from './device.ts';
+import type { Location } from './donation.ts';
+import type { KernelCache, Launch } from './kernel-cache.ts';
+import { type Program, type Step, valuesInDonatedMemory } from './program.ts';
+
+/** Addresses that a program is bound to. */
+export interface BoundAddresses {
+  readonly inputs: readonly bigint[];
+  readonly arena: bigint;
+  /** Of constants, by value. */
+  readonly constants: ReadonlyMap<number, bigint>;
+}
+
+/**
+ * A program on fixed addresses. Its first run launches step by step, which lets libraries set themselves up; the second
+ * records the launches as a graph, and from then on a run is one launch.
+ */
+export class Binding {
+  readonly inputs: readonly bigint[];
+  readonly arena: bigint;
+  private readonly device: Device;
+  private readonly launches: readonly Launch[];
+  private readonly resolve: (location: Location) => bigint;
+  private runs = 0;
+  private graph: LaunchGraph | undefined;
+
+  constructor(device: Device, kernels: KernelCache, program: Program, addresses: BoundAddresses) {
+    this.device = device;
+    this.inputs = addresses.inputs;
+    this.arena = addresses.arena;
+    const moved = valuesInDonatedMemory(program);
+    this.resolve = (location) => {
+      if (location.kind === 'input') return at(addresses.inputs, location.index);
+      const { value } = location;
+      const input = moved.get(value);
+      if (input !== undefined) return at(addresses.inputs, input);
+      return addresses.constants.get(value) ?? addresses.arena + BigInt(at(program.offsets, value));
+    };
+    this.launches = program.steps.flatMap((step) => this.bindStep(kernels, program, step));
+  }
+
+  /** Address of a tensor after a run. */
+  addressOf(location: Location): bigint {
+    return this.resolve(location);
+  }
+
+  /** Queues the program. */
+  run(): void {
+    this.runs++;
+    if (this.runs === 1) {
+      for (const launch of this.launches) launch();
+      return;
+    }
+    this.graph ??= this.device.capture(() => {
+      for (const launch of this.launches) launch();
+    });
+    this.graph.launch();
+  }
+
+  /** Frees the graph. */
+  dispose(): void {
+    this.graph?.dispose();
+    this.graph = undefined;
+  }
+
+  private bindStep(kernels: KernelCache, program: Program, { work, reads, writes, scratch }: Step): Launch[] {
+    const inputs = reads.map(this.resolve);
+    const [outputs, own] = [writes, scratch].map((values) =>
+      values.map((value) => this.resolve({ kind: 'value', value })),
+    ) as [bigint[], bigint[]];
+    if (work.kind === 'library') return [...work.call.bind({ inputs, outputs, scratch: own })];
+    const { kernel } = work;
+    const clears = (kernel.zeroOutputs ?? []).map((index): Launch => {
+      const [address, bytes] = [at(outputs, index), at(program.bytes, at(writes, index))];
+      return () => this.device.clear(address, bytes);
+    });
+    return [...clears, kernels.bind(kernel, [...inputs, ...outputs])];
+  }
+}

@@ -1,0 +1,120 @@
+import { createHash } from 'node:crypto';
+import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
+import { homedir } from 'node:os';
+import { join } from 'node:path';
+import { maxDynamicSharedBytes } from './bindings/driver.ts';
+import { NativeMemory } from './bindings/native.ts';
+import { Compiler } from './bindings/nvrtc.ts';
+import type { Device } from './device.ts';
+import type { Kernel } from './kernel.ts';
+
+/** A folder in place of `~/.cache/zoetrope`. */
+export const cacheVariable = 'ZOETROPE_CACHE';
+
+/** Dynamic shared memory that every kernel may have without asking. */
+const freeSharedBytes = 48 * 1024;
+
+/** Queues a kernel on the pointers that it was bound to. */
+export type Launch = () => void;
+
+/** Kernels compiled for one GPU, in memory and on disk. */
+export class KernelCache {
+  private readonly device: Device;
+  private readonly compiler = new Compiler();
+  private readonly prelude: string;
+  private readonly loading = new Map<string, Promise<void>>();
+  private readonly functions = new Map<string, bigint>();
+  private readonly modules: bigint[] = [];
+  private readonly folder: string;
+
+  /** @param prelude source that stands before every kernel. */
+  constructor(device: Device, prelude: string) {
+    this.device = device;
+    this.prelude = prelude;
+    this.folder = join(process.env[cacheVariable] ?? join(homedir(), '.cache', 'zoetrope'), 'kernels');
+  }
+
+  /** Compiles and loads what is not known yet, several at a time. */
+  async prepare(kernels: readonly Kernel[]): Promise<void> {
+    await Promise.all(
+      kernels.map((kernel) => {
+        const loading = this.loading.get(kernel.name) ?? this.load(kernel);
+        this.loading.set(kernel.name, loading);
+        return loading;
+      }),
+    );
+  }
+
+  /** A launch of a prepared kernel on fixed addresses. */
+  bind(kernel: Kernel, addresses: readonly bigint[]): Launch {
+    const handle = this.functions.get(kernel.name);
+    if (handle === undefined) throw new Error(`kernel ${kernel.name} was not prepared`);
+    const { driver, stream } = this.device;
+    // The driver wants the addresses of the parameters; each parameter is an address.
+    const values = NativeMemory.pointers(addresses);
+    const parameters = NativeMemory.pointers(addresses.map((_, index) => values.address + BigInt(8 * index)));
+    const [grid, block] = [kernel.grid, kernel.block];
+    return () => {
+      const status = driver.cuLaunchKernel(
+        handle,
+        ...grid,
+        ...block,
+        kernel.sharedBytes,
+        stream,
+        values.bytes.length > 0 ? parameters.bytes : null,
+        null,
+      );
+      driver.check(status, `launch ${kernel.name}`);
+    };
+  }
+
+  /** Unloads everything. */
+  dispose(): void {
+    for (const module of this.modules) this.device.driver.cuModuleUnload(module);
+  }
+
+  private async load({ name, source, sharedBytes }: Kernel): Promise<void> {
+    const code = await this.machineCode(name, `${this.prelude}\n${source}`);
+    const { driver } = this.device;
+    const [out, text] = [new NativeMemory(8), NativeMemory.text(name)];
+    driver.check(driver.cuModuleLoadData(out.bytes, code), `load ${name}`);
+    const module = out.pointer();
+    this.modules.push(module);
+    driver.check(driver.cuModuleGetFunction(out.bytes, module, text.bytes), `find ${name}`);
+    const handle = out.pointer();
+    if (sharedBytes > freeSharedBytes) {
+      const status = driver.cuFuncSetAttribute(handle, maxDynamicSharedBytes, sharedBytes);
+      driver.check(status, `${name}: ${sharedBytes} bytes of shared memory`);
+    }
+    this.functions.set(name, handle);
+  }
+
+  private async machineCode(name: string, source: string): Promise<Uint8Array> {
+    const { architecture } = this.device;
+    const hash = createHash('sha256').update(`${architecture}\n${this.compiler.version}\n${source}`);
+    const file = join(this.folder, `${hash.digest('hex')}.cubin`);
+    try {
+      return readFileSync(file);
+    } catch {
+      // Not compiled before.
+    }
+    const code = await this.compiler.compile(source, architecture).catch((error: unknown) => {
+      const message = error instanceof Error ? error.message : String(error);
+      throw new Error(`kernel ${name}: ${message}\n${source}`);
+    });
+    this.store(file, code);
+    return code;
+  }
+
+  /** A cache that cannot be written costs time, not the run. */
+  private store(file: string, code: Uint8Array): void {
+    try {
+      mkdirSync(this.folder, { recursive: true });
+      const temporary = `${file}.${process.pid}.tmp`;
+      writeFileSync(temporary, code);
+      renameSync(temporary, file);
+    } catch {
+      return;
+    }
+  }
+}

@@ -1,0 +1,246 @@
+import {
+  type CublasLt,
+  computeTypes,
+  cudaTypes,
+  descriptorAttributes,
+  heuristicResult,
+  layoutAttributes,
+  openCublasLt,
+  preferenceAttributes,
+} from '../bindings/cublaslt.ts';
+import { NativeMemory } from '../bindings/native.ts';
+import type { Device } from '../device.ts';
+import type { Launch } from '../kernel-cache.ts';
+import type { Precision } from './library-call.ts';
+
+/** Element types that cuBLASLt multiplies; sums are in float32. */
+export type GemmType = keyof typeof cudaTypes;
+
+/** A batch of row-major products y [m, n] = a [m, k] b [k, n], each operand stored transposed if so marked. */
+export interface Gemm {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+  readonly dtype: GemmType;
+  readonly batch: number;
+  /** Elements from one matrix of the batch to the next; 0 for one that all share. */
+  readonly strideA: number;
+  readonly strideB: number;
+  /** Largest power of two, up to 16 bytes, that divides every operand's address. */
+  readonly alignment: number;
+}
+
+/** Bytes that cuBLASLt's kernels may use between themselves: what NVIDIA advises for Hopper. */
+const workspaceBytes = 32 << 20;
+
+/** Algorithms asked for, and timed where the product is large enough for it to matter. */
+const candidates = 6;
+const smallestTimed = 2 ** 24;
+
+/** cuBLASLt on one GPU. */
+export class GemmLibrary {
+  readonly path: string;
+  readonly version: number;
+  private readonly device: Device;
+  private readonly lt: CublasLt;
+  private readonly precision: Precision;
+  private readonly workspace: bigint;
+  private readonly plans = new Map<string, GemmPlan>();
+
+  constructor(device: Device, precision: Precision) {
+    this.device = device;
+    this.precision = precision;
+    this.lt = openCublasLt();
+    this.path = this.lt.path;
+    this.version = this.lt.version;
+    this.workspace = device.memory.allocate(workspaceBytes);
+  }
+
+  /** Chooses the algorithm for a product, once per shape. */
+  plan(gemm: Gemm): GemmPlan {
+    const key = JSON.stringify(gemm);
+    const known = this.plans.get(key);
+    if (known !== undefined) return known;
+    const plan = new GemmPlan(this.lt, gemm, this.precision, this.device.stream, this.workspace);
+    const size = gemm.m * gemm.n * gemm.k * gemm.batch;
+    if (this.precision !== 'fp32' && size >= smallestTimed) this.tune(plan, gemm);
+    this.plans.set(key, plan);
+    return plan;
+  }
+
+  /** Frees the handle; the workspace is the device's. */
+  dispose(): void {
+    this.lt.cublasLtDestroy(this.lt.handle);
+  }
+
+  /** Times the algorithms on memory of their own and keeps the fastest. */
+  private tune(plan: GemmPlan, { m, n, k, batch, strideA, strideB }: Gemm): void {
+    const { memory } = this.device;
+    const sizes = [
+      strideA === 0 ? m * k : batch * strideA,
+      strideB === 0 ? k * n : batch * strideB,
+      batch * m * n,
+    ];
+    const blocks = sizes.map((size) => memory.allocate(4 * size));
+    try {
+      sizes.forEach((size, index) => {
+        this.device.clear(blocks[index] ?? 0n, 4 * size);
+      });
+      const [a = 0n, b = 0n, y = 0n] = blocks;
+      plan.chooseFastest((index) => {
+        const launch = plan.bindAlgorithm(index, a, b, y);
+        launch();
+        return this.device.time(launch, 3);
+      });
+    } finally {
+      for (const block of blocks) memory.release(block);
+    }
+  }
+}
+
+/** A product with its descriptors, and the algorithms that can do it. */
+export class GemmPlan {
+  private readonly lt: CublasLt;
+  private readonly stream: bigint;
+  private readonly workspace: bigint;
+  private readonly descriptor: bigint;
+  private readonly layouts: readonly [a: bigint, b: bigint, y: bigint];
+  private readonly results = new NativeMemory(heuristicResult.bytes * candidates);
+  private readonly count: number;
+  private chosen = 0;
+
+  constructor(lt: CublasLt, gemm: Gemm, precision: Precision, stream: bigint, workspace: bigint) {
+    this.lt = lt;
+    this.stream = stream;
+    this.workspace = workspace;
+    const { m, n, k, transposeA, transposeB, batch, strideA, strideB, dtype } = gemm;
+    const compute = dtype === 'f32' && precision !== 'fp32' ? computeTypes.tf32 : computeTypes.f32;
+    const out = new NativeMemory(8);
+    lt.check(lt.cublasLtMatmulDescCreate(out.bytes, compute, cudaTypes.f32), 'cublasLtMatmulDescCreate');
+    this.descriptor = out.pointer();
+    // cuBLASLt is column-major: a row-major matrix is the transpose of what it sees, and y^T = b^T a^T.
+    this.set(descriptorAttributes.transposeA, transposeB);
+    this.set(descriptorAttributes.transposeB, transposeA);
+    const layout = (rows: number, columns: number, stride: number) =>
+      this.layout(cudaTypes[dtype], rows, columns, batch, stride);
+    this.layouts = [
+      transposeA ? layout(m, k, strideA) : layout(k, m, strideA),
+      transposeB ? layout(k, n, strideB) : layout(n, k, strideB),
+      layout(n, m, m * n),
+    ];
+    this.count = this.findAlgorithms(gemm);
+  }
+
+  /** Keeps the algorithm that `time` gives the least for; one that fails is passed over. */
+  chooseFastest(time: (index: number) => number): void {
+    let best = Number.POSITIVE_INFINITY;
+    for (let index = 0; index < this.count; index++) {
+      const taken = timeOrInfinity(() => time(index));
+      if (taken < best) [best, this.chosen] = [taken, index];
+    }
+  }
+
+  /** A launch on fixed addresses. */
+  bind(a: bigint, b: bigint, y: bigint): Launch {
+    return this.bindAlgorithm(this.chosen, a, b, y);
+  }
+
+  /** {@link bind} with one of the algorithms. */
+  bindAlgorithm(index: number, a: bigint, b: bigint, y: bigint): Launch {
+    const { lt, descriptor, layouts, workspace, stream } = this;
+    const [layoutA, layoutB, layoutY] = layouts;
+    const algorithm = this.results.bytes.subarray(index * heuristicResult.bytes);
+    return () => {
+      const status = lt.cublasLtMatmul(
+        lt.handle,
+        descriptor,
+        one.bytes,
+        b,
+        layoutB,
+        a,
+        layoutA,
+        zero.bytes,
+        y,
+        layoutY,
+        y,
+        layoutY,
+        algorithm,
+        workspace,
+        workspaceBytes,
+        stream,
+      );
+      lt.check(status, 'cublasLtMatmul');
+    };
+  }
+
+  private set(attribute: number, transpose: boolean): void {
+    const { lt } = this;
+    const value = NativeMemory.int(transpose ? 1 : 0);
+    const status = lt.cublasLtMatmulDescSetAttribute(this.descriptor, attribute, value.bytes, 4);
+    lt.check(status, 'cublasLtMatmulDescSetAttribute');
+  }
+
+  private layout(type: number, rows: number, columns: number, batch: number, stride: number): bigint {
+    const { lt } = this;
+    const out = new NativeMemory(8);
+    const status = lt.cublasLtMatrixLayoutCreate(out.bytes, type, rows, columns, rows);
+    lt.check(status, 'cublasLtMatrixLayoutCreate');
+    const set = (attribute: number, value: NativeMemory, bytes: number) =>
+      lt.check(
+        lt.cublasLtMatrixLayoutSetAttribute(out.pointer(), attribute, value.bytes, bytes),
+        'cublasLtMatrixLayoutSetAttribute',
+      );
+    if (batch > 1) {
+      set(layoutAttributes.batchCount, NativeMemory.int(batch), 4);
+      set(layoutAttributes.batchStride, NativeMemory.integers([stride]), 8);
+    }
+    return out.pointer();
+  }
+
+  private findAlgorithms({ alignment, ...gemm }: Gemm): number {
+    const { lt } = this;
+    const [layoutA, layoutB, layoutY] = this.layouts;
+    const out = new NativeMemory(8);
+    lt.check(lt.cublasLtMatmulPreferenceCreate(out.bytes), 'cublasLtMatmulPreferenceCreate');
+    const preference = out.pointer();
+    const set = (attribute: number, value: NativeMemory, bytes: number) =>
+      lt.check(
+        lt.cublasLtMatmulPreferenceSetAttribute(preference, attribute, value.bytes, bytes),
+        'cublasLtMatmulPreferenceSetAttribute',
+      );
+    set(preferenceAttributes.maxWorkspaceBytes, NativeMemory.integers([workspaceBytes]), 8);
+    const { minAlignmentA, minAlignmentB, minAlignmentC, minAlignmentD } = preferenceAttributes;
+    for (const attribute of [minAlignmentA, minAlignmentB, minAlignmentC, minAlignmentD])
+      set(attribute, NativeMemory.int(alignment), 4);
+    const status = lt.cublasLtMatmulAlgoGetHeuristic(
+      lt.handle,
+      this.descriptor,
+      layoutB,
+      layoutA,
+      layoutY,
+      layoutY,
+      preference,
+      candidates,
+      this.results.bytes,
+      out.bytes,
+    );
+    lt.cublasLtMatmulPreferenceDestroy(preference);
+    lt.check(status, `cublasLtMatmulAlgoGetHeuristic of ${JSON.stringify(gemm)}`);
+    const found = out.int();
+    if (found === 0) throw new Error(`cuBLASLt has no algorithm for ${JSON.stringify(gemm)}`);
+    return found;
+  }
+}
+
+const one = NativeMemory.float(1);
+const zero = NativeMemory.float(0);
+
+function timeOrInfinity(time: () => number): number {
+  try {
+    return time();
+  } catch {
+    return Number.POSITIVE_INFINITY;
+  }
+}

@@ -1,0 +1,83 @@
+import type { Node } from '../../../tensor/tensor.ts';
+import { type Cudnn, openCudnn } from '../bindings/cudnn.ts';
+import type { Device } from '../device.ts';
+import type { KernelCache } from '../kernel-cache.ts';
+import {
+  type AttentionContext,
+  isCudnnAttention,
+  lowerAttention,
+  lowerAttentionGradient,
+} from './attention.ts';
+import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
+import { GemmLibrary } from './gemm.ts';
+import type { LibraryCall, Precision } from './library-call.ts';
+import { lowerMatmul } from './matmul.ts';
+
+/** cuBLASLt and cuDNN on one GPU, with what was planned with them. */
+export class Libraries {
+  readonly precision: Precision;
+  private readonly device: Device;
+  private readonly kernels: KernelCache;
+  private readonly gemm: GemmLibrary;
+  private readonly cudnn: Cudnn | undefined;
+  private readonly attention: AttentionContext | undefined;
+  private readonly convolutions = new Map<string, CudnnConvolution | undefined>();
+
+  /** cuDNN is opened only for precisions that use it. */
+  constructor(device: Device, kernels: KernelCache, precision: Precision) {
+    this.device = device;
+    this.kernels = kernels;
+    this.precision = precision;
+    this.gemm = new GemmLibrary(device, precision);
+    this.cudnn = precision === 'fp32' ? undefined : openCudnn(device.stream);
+    this.attention = this.cudnn && {
+      device,
+      kernels,
+      cudnn: this.cudnn,
+      forwards: new Map(),
+      backwards: new Map(),
+    };
+  }
+
+  /** Whether a node is computed here; kernels compute all others. */
+  takes(node: Node): boolean {
+    switch (node.op) {
+      case 'matmul':
+      case 'convolution':
+      case 'convolutionInputGradient':
+      case 'convolutionKernelGradient':
+        return true;
+      default:
+        return this.attention !== undefined && isCudnnAttention(node);
+    }
+  }
+
+  /** How a node that is {@link takes}n is computed. */
+  lower(node: Node): LibraryCall {
+    const { device, kernels, gemm, cudnn, attention } = this;
+    switch (node.op) {
+      case 'matmul':
+        return lowerMatmul(device, gemm, node);
+      case 'convolution':
+      case 'convolutionInputGradient':
+      case 'convolutionKernelGradient':
+        return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node);
+      case 'attention':
+        if (attention !== undefined) return lowerAttention(attention, node);
+        break;
+      case 'attentionGradient':
+        if (attention !== undefined) return lowerAttentionGradient(attention, node);
+        break;
+    }
+    throw new Error(`no library computes ${node.op}`);
+  }
+
+  /** Frees handles and plans. */
+  dispose(): void {
+    for (const planned of this.convolutions.values()) planned?.graph[Symbol.dispose]();
+    for (const planned of this.attention?.forwards.values() ?? []) planned.graph[Symbol.dispose]();
+    for (const planned of this.attention?.backwards.values() ?? []) planned.graph[Symbol.dispose]();
+    if (this.cudnn !== undefined) this.cudnn.cudnnDestroy(this.cudnn.handle);
+    this.gemm.dispose();
+  }
+}

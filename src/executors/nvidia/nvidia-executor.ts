@@ -1,0 +1,294 @@
+import type { DType } from '../../tensor/dtype.ts';
+import { makeGraph } from '../../tensor/graph.ts';
+import { bytesOf, fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
+import { inlineCalls } from '../../tensor/rewrite.ts';
+import { at, elementCount, formatType, type Shape, type TensorType } from '../../tensor/shape.ts';
+import type { Graph } from '../../tensor/tensor.ts';
+import { verify } from '../../tensor/verify.ts';
+import {
+  type CompileOptions,
+  checkInputs,
+  type DeviceBuffer,
+  type Executable,
+  type Executor,
+  ExecutorError,
+} from '../executor.ts';
+import { Arena } from './arena.ts';
+import { Binding } from './binding.ts';
+import { Device } from './device.ts';
+import type { Kernel, Partition } from './kernel.ts';
+import { KernelCache } from './kernel-cache.ts';
+import { Libraries } from './library/libraries.ts';
+import type { Precision } from './library/library-call.ts';
+import { bytesOfType, type Program, planProgram } from './program.ts';
+
+/** Settings of an {@link NvidiaExecutor}. */
+export interface NvidiaSettings {
+  /** Which GPU. Default 0. */
+  readonly device?: number;
+  /** How products are computed; see {@link Precision}. Default `tf32`. */
+  readonly precision?: Precision;
+}
+
+/** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
+export interface KernelGenerator {
+  readonly partition: Partition;
+  readonly prelude: string;
+}
+
+/**
+ * Runs graphs on one NVIDIA GPU: kernels generated for the graph, matrix products by cuBLASLt, convolutions and
+ * attention by cuDNN. A graph runs as one recorded launch from its second run on.
+ */
+export class NvidiaExecutor implements Executor {
+  readonly name: string;
+  readonly device: Device;
+  private readonly generator: KernelGenerator;
+  private readonly kernels: KernelCache;
+  private readonly libraries: Libraries;
+  private readonly arena: Arena;
+
+  /** @throws Error naming what is missing: a driver, a GPU, a library. */
+  constructor(generator: KernelGenerator, { device = 0, precision = 'tf32' }: NvidiaSettings = {}) {
+    this.generator = generator;
+    this.device = new Device(device);
+    this.name = `nvidia ${precision}`;
+    this.kernels = new KernelCache(this.device, generator.prelude);
+    this.libraries = new Libraries(this.device, this.kernels, precision);
+    this.arena = new Arena(this.device);
+  }
+
+  async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
+    verify(graph, this.name);
+    const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
+    const stages = this.generator.partition(inlined, { takes: (node) => this.libraries.takes(node) });
+    const program = planProgram(inlined, stages, donate, ({ node }) => this.libraries.lower(node));
+    await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
+    const constants = new Map<number, bigint>();
+    for (const { value, node } of program.constants) {
+      const { shape, dtype, values } = node.attributes;
+      constants.set(value, this.write(constantTensor(shape, dtype, values)));
+    }
+    return new NvidiaExecutable(graph, program, new Set(donate), constants, this.device);
+  }
+
+  upload(tensor: HostTensor): DeviceBuffer {
+    return new NvidiaBuffer(tensor, this.write(tensor), this.device);
+  }
+
+  async download(buffer: DeviceBuffer): Promise<HostTensor> {
+    const { address } = this.own(buffer);
+    const bytes = bytesOfType(buffer);
+    const tensor = zeros(buffer.dtype, buffer.shape);
+    if (bytes === 0) return tensor;
+    const { driver, pinned, stream } = this.device;
+    const block = pinned.take(bytes);
+    try {
+      driver.check(driver.cuMemcpyDtoHAsync_v2(block.address, address, bytes, stream), 'download');
+      this.device.record(block.event);
+      await this.device.waitFor(block.event);
+      bytesOf(tensor).set(block.bytes.subarray(0, bytes));
+      return tensor;
+    } catch (error) {
+      throw failure(this.name, error);
+    } finally {
+      pinned.giveBack(block);
+    }
+  }
+
+  async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
+    if (!(executable instanceof NvidiaExecutable) || executable.device !== this.device)
+      throw new ExecutorError(`${this.name}: the executable is another executor's`);
+    checkInputs(executable, inputs);
+    const given = inputs.map((buffer) => this.own(buffer));
+    const addresses = given.map(({ address }) => address);
+    const donated = [...executable.donated].map((index) => [index, at(given, index).surrender()] as const);
+    try {
+      const binding = executable.bind(addresses, this.arena, this.kernels);
+      binding.run();
+      return executable.takeOutputs(binding, new Map(donated));
+    } catch (error) {
+      for (const [, address] of donated) this.device.memory.release(address);
+      throw failure(this.name, error);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.device.synchronize();
+    this.libraries.dispose();
+    this.kernels.dispose();
+    this.device.dispose();
+  }
+
+  /** New memory with a tensor's values. */
+  private write(tensor: HostTensor): bigint {
+    const { driver, memory, pinned, stream } = this.device;
+    const bytes = bytesOf(tensor);
+    const address = memory.allocate(bytes.length);
+    if (bytes.length === 0) return address;
+    const block = pinned.take(bytes.length);
+    block.bytes.set(bytes);
+    driver.check(driver.cuMemcpyHtoDAsync_v2(address, block.address, bytes.length, stream), 'upload');
+    this.device.record(block.event);
+    pinned.giveBack(block);
+    return address;
+  }
+
+  private own(buffer: DeviceBuffer): NvidiaBuffer {
+    if (!(buffer instanceof NvidiaBuffer) || buffer.device !== this.device)
+      throw new ExecutorError(`${this.name}: the buffer is another executor's; download and upload it`);
+    if (buffer.disposed) throw new ExecutorError(`${this.name}: ${formatType(buffer)} was disposed`);
+    return buffer;
+  }
+}
+
+class NvidiaBuffer implements DeviceBuffer {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly device: Device;
+  readonly address: bigint;
+  disposed = false;
+
+  constructor({ shape, dtype }: TensorType, address: bigint, device: Device) {
+    this.shape = shape;
+    this.dtype = dtype;
+    this.address = address;
+    this.device = device;
+  }
+
+  /** Gives the memory to whoever calls this; the buffer is gone. */
+  surrender(): bigint {
+    this.disposed = true;
+    return this.address;
+  }
+
+  [Symbol.dispose](): void {
+    if (!this.disposed) this.device.memory.release(this.address);
+    this.disposed = true;
+  }
+}
+
+class NvidiaExecutable implements Executable {
+  readonly graph: Graph;
+  readonly donated: ReadonlySet<number>;
+  readonly device: Device;
+  private readonly program: Program;
+  private readonly constants: ReadonlyMap<number, bigint>;
+  /** Memory of inputs that came from different addresses in different runs: they are copied here. */
+  private readonly staged = new Map<number, bigint>();
+  private binding: Binding | undefined;
+  private isDisposed = false;
+
+  constructor(
+    graph: Graph,
+    program: Program,
+    donated: ReadonlySet<number>,
+    constants: ReadonlyMap<number, bigint>,
+    device: Device,
+  ) {
+    this.graph = graph;
+    this.program = program;
+    this.donated = donated;
+    this.constants = constants;
+    this.device = device;
+  }
+
+  /**
+   * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
+   * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
+   */
+  bind(addresses: readonly bigint[], arena: Arena, kernels: KernelCache): Binding {
+    const known = this.binding;
+    if (known !== undefined) {
+      addresses.forEach((address, index) => {
+        if (address === known.inputs[index] || this.donated.has(index) || this.staged.has(index)) return;
+        const bytes = bytesOfType(at(this.program.graph.inputs, index));
+        this.staged.set(index, this.device.memory.allocate(bytes));
+      });
+    }
+    const inputs = addresses.map((address, index) => this.staged.get(index) ?? address);
+    const memory = arena.require(this.program.arenaBytes);
+    const isBound =
+      known !== undefined &&
+      known.arena === memory &&
+      inputs.every((address, index) => address === known.inputs[index]);
+    if (!isBound) {
+      known?.dispose();
+      this.binding = new Binding(this.device, kernels, this.program, {
+        inputs,
+        arena: memory,
+        constants: this.constants,
+      });
+    }
+    for (const [index, target] of this.staged)
+      this.device.copy(target, at(addresses, index), bytesOfType(at(this.program.graph.inputs, index)));
+    if (this.binding === undefined) throw new Error('the program is not bound');
+    return this.binding;
+  }
+
+  /** The outputs of the run that was queued last. @param donated memory of the donated inputs, by index. */
+  takeOutputs(binding: Binding, donated: Map<number, bigint>): NvidiaBuffer[] {
+    const { donations, outputs } = this.program;
+    const buffers = new Map<number, NvidiaBuffer>();
+    const taken = new Map(
+      [...donations].map(([input, donation]) => [donation.output, { input, ...donation }]),
+    );
+    outputs.forEach(({ location, bytes }, index) => {
+      if (taken.has(index)) return;
+      const address = this.device.memory.allocate(bytes);
+      this.device.copy(address, binding.addressOf(location), bytes);
+      buffers.set(index, new NvidiaBuffer(at(this.graph.outputs, index), address, this.device));
+    });
+    for (const [index, { input, how }] of taken) {
+      const address = donated.get(input) ?? 0n;
+      const { location, bytes } = at(outputs, index);
+      if (how === 'copy') this.device.copy(address, binding.addressOf(location), bytes);
+      buffers.set(index, new NvidiaBuffer(at(this.graph.outputs, index), address, this.device));
+      donated.delete(input);
+    }
+    for (const address of donated.values()) this.device.memory.release(address);
+    return outputs.map((_, index) => {
+      const buffer = buffers.get(index);
+      if (buffer === undefined) throw new Error(`output ${index} has no memory`);
+      return buffer;
+    });
+  }
+
+  [Symbol.dispose](): void {
+    if (this.isDisposed) return;
+    this.isDisposed = true;
+    this.binding?.dispose();
+    for (const address of [...this.staged.values(), ...this.constants.values()])
+      this.device.memory.release(address);
+  }
+}
+
+function kernelsOf(work: Program['steps'][number]['work']): readonly Kernel[] {
+  return work.kind === 'kernel' ? [work.kernel] : work.call.kernels;
+}
+
+/** The values of a constant: one that fills the shape, or all. */
+function constantTensor(shape: Shape, dtype: DType, values: readonly number[]): HostTensor {
+  const count = elementCount(shape);
+  const all = values.length === 1 ? new Array<number>(count).fill(at(values, 0)) : values;
+  switch (dtype) {
+    case 'i32':
+      return hostTensor(dtype, shape, Int32Array.from(all));
+    case 'bool':
+      return hostTensor(dtype, shape, Uint8Array.from(all));
+    case 'f32':
+    case 'f16':
+    case 'bf16':
+      return fromFloat32(dtype, shape, Float32Array.from(all));
+    case 'f8e4m3':
+    case 'f8e5m2':
+      throw new ExecutorError(`nvidia: a constant of ${dtype} has no values; load its bits`);
+  }
+}
+
+function failure(name: string, error: unknown): ExecutorError {
+  if (error instanceof ExecutorError) return error;
+  return new ExecutorError(`${name}: ${error instanceof Error ? error.message : String(error)}`, {
+    cause: error,
+  });
+}

@@ -1,0 +1,148 @@
+import { bytesPerElement } from '../../tensor/dtype.ts';
+import { TensorMap } from '../../tensor/rewrite.ts';
+import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
+import { type Graph, type NodeOf, operandsOf, resultsOf, type Tensor } from '../../tensor/tensor.ts';
+import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
+import type { Kernel, Stage } from './kernel.ts';
+import type { LibraryCall } from './library/library-call.ts';
+import { planMemory } from './memory-plan.ts';
+
+/** One step of a program: what it launches, and where its operands, results and scratch are. */
+export interface Step extends StepAccess {
+  readonly work:
+    | { readonly kind: 'kernel'; readonly kernel: Kernel }
+    | { readonly kind: 'library'; readonly call: LibraryCall };
+  /** Values that only this step uses. */
+  readonly scratch: readonly number[];
+}
+
+/** A constant's values, which stay in memory of their own. */
+export interface ProgramConstant {
+  readonly value: number;
+  readonly node: NodeOf<'constant'>;
+}
+
+/** A graph as steps over memory that is planned. */
+export interface Program {
+  readonly graph: Graph;
+  readonly steps: readonly Step[];
+  readonly constants: readonly ProgramConstant[];
+  /** Offset of each value in the arena; those of constants and of donated memory are not used. */
+  readonly offsets: readonly number[];
+  readonly arenaBytes: number;
+  /** Bytes of each value. */
+  readonly bytes: readonly number[];
+  readonly outputs: readonly { readonly location: Location; readonly bytes: number }[];
+  /** By donated input, which output takes its memory. */
+  readonly donations: ReadonlyMap<number, Donation>;
+}
+
+/** Bytes of a tensor in the GPU's memory. */
+export function bytesOfType({ shape, dtype }: TensorType): number {
+  return elementCount(shape) * bytesPerElement(dtype);
+}
+
+/**
+ * Plans the memory of a graph cut into stages.
+ * @param lower how a library node is computed.
+ */
+export function planProgram(
+  graph: Graph,
+  stages: readonly Stage[],
+  donated: readonly number[],
+  lower: (stage: Extract<Stage, { kind: 'library' }>) => LibraryCall,
+): Program {
+  const locations = new TensorMap<Location>();
+  graph.inputs.forEach((input, index) => {
+    locations.set(input, { kind: 'input', index });
+  });
+  const bytes: number[] = [];
+  const newValue = (size: number): number => bytes.push(size) - 1;
+  const newTensor = (tensor: Tensor): number => {
+    const value = newValue(bytesOfType(tensor));
+    locations.set(tensor, { kind: 'value', value });
+    return value;
+  };
+  const read = (tensors: readonly Tensor[]) => tensors.map((tensor) => locationOf(locations, tensor));
+
+  const steps: Step[] = [];
+  const constants: ProgramConstant[] = [];
+  for (const stage of stages) {
+    switch (stage.kind) {
+      case 'view':
+        locations.set(stage.output, locationOf(locations, stage.input));
+        break;
+      case 'constant': {
+        if (stage.node.op !== 'constant') throw new Error(`${stage.node.op} is no constant`);
+        constants.push({ value: newTensor(stage.output), node: stage.node });
+        break;
+      }
+      case 'kernel': {
+        const { kernel } = stage;
+        const reads = read(stage.inputs);
+        const writes = stage.outputs.map(newTensor);
+        const inPlace = kernel.inPlace ?? [];
+        steps.push({ work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
+        break;
+      }
+      case 'library': {
+        const call = lower(stage);
+        const reads = read(operandsOf(stage.node));
+        const writes = resultsOf(stage.node).map(newTensor);
+        const scratch = call.scratch.map(newValue);
+        steps.push({ work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
+        break;
+      }
+    }
+  }
+  const outputs = graph.outputs.map((output) => ({
+    location: locationOf(locations, output),
+    bytes: bytesOfType(output),
+  }));
+  const donations = planDonations(donated, graph.inputs.map(bytesOfType), outputs, steps);
+  const { offsets, bytes: arenaBytes } = planArena(bytes, steps, outputs, constants, donations);
+  return { graph, steps, constants, offsets, arenaBytes, bytes, outputs, donations };
+}
+
+/** Values that are made in donated memory, and the inputs whose memory it is. */
+export function valuesInDonatedMemory({ donations, outputs }: Pick<Program, 'donations' | 'outputs'>) {
+  const found = new Map<number, number>();
+  for (const [input, { output, how }] of donations) {
+    const { location } = at(outputs, output);
+    if (how === 'inPlace' && location.kind === 'value') found.set(location.value, input);
+  }
+  return found;
+}
+
+function planArena(
+  bytes: readonly number[],
+  steps: readonly Step[],
+  outputs: Program['outputs'],
+  constants: readonly ProgramConstant[],
+  donations: Program['donations'],
+) {
+  const first = new Array<number>(bytes.length).fill(0);
+  const last = new Array<number>(bytes.length).fill(0);
+  const use = (location: Location, step: number) => {
+    if (location.kind === 'value') last[location.value] = step;
+  };
+  steps.forEach(({ reads, writes, scratch }, step) => {
+    for (const value of [...writes, ...scratch]) {
+      first[value] = step;
+      last[value] = step;
+    }
+    for (const location of reads) use(location, step);
+  });
+  for (const { location } of outputs) use(location, steps.length);
+  const elsewhere = new Set([
+    ...constants.map(({ value }) => value),
+    ...valuesInDonatedMemory({ donations, outputs }).keys(),
+  ]);
+  return planMemory(
+    bytes.map((size, value) => ({
+      bytes: elsewhere.has(value) ? 0 : size,
+      first: at(first, value),
+      last: at(last, value),
+    })),
+  );
+}
