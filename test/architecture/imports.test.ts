@@ -32,6 +32,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   models: ['errors', 'tensor', 'nn', 'random'],
   video: ['errors', 'random', 'tensor'],
   data: ['errors', 'random', 'tensor', 'video'],
+  pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
   training: ['errors', 'random', 'tensor', 'nn', 'storage', 'video', 'data', 'executors'],
   app: ['errors', 'executors'],
   cli: ['app', 'errors', 'random', 'video', 'data', 'training'],
