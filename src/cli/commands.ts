@@ -28,4 +28,13 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
       },
     },
   },
+  train: {
+    summary: 'Train the models by recipes',
+    commands: {
+      autoencoder: {
+        summary: 'Train the network that compresses videos',
+        load: async () => (await import('./train-autoencoder.ts')).trainAutoencoder,
+      },
+    },
+  },
 };

@@ -33,9 +33,20 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   video: ['errors', 'random', 'tensor'],
   data: ['errors', 'random', 'tensor', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
-  training: ['errors', 'random', 'tensor', 'nn', 'storage', 'video', 'data', 'executors'],
+  training: [
+    'errors',
+    'random',
+    'tensor',
+    'nn',
+    'models',
+    'diffusion',
+    'storage',
+    'video',
+    'data',
+    'executors',
+  ],
   app: ['errors', 'executors'],
-  cli: ['app', 'errors', 'random', 'video', 'data', 'training'],
+  cli: ['app', 'errors', 'executors', 'random', 'video', 'data', 'training'],
   index: ['app', 'errors', 'executors', 'nn', 'random', 'storage', 'tensor', 'training'],
 };
 

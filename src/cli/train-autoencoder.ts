@@ -1,0 +1,60 @@
+import { join } from 'node:path';
+import { openExecutor } from '../app.ts';
+import {
+  autoencoderConfigOf,
+  autoencoderPlanner,
+  autoencoderTraining,
+  latentPositions,
+} from '../training/autoencoder-task.ts';
+import { readAutoencoderRecipe, recipeDigest } from '../training/recipe.ts';
+import { formatPlan, planRun } from '../training/run-plan.ts';
+import { reconstructionSheet } from '../training/sample-sheet.ts';
+import { writeTrainedAutoencoder } from '../training/trained-models.ts';
+import { defineCommand } from './command.ts';
+import { trainOptions, trainSettings } from './train-options.ts';
+import { runTraining } from './train-run.ts';
+
+/** `zoetrope train autoencoder`. */
+export const trainAutoencoder = defineCommand({
+  description: `Train an autoencoder by a recipe. Writes DIR/autoencoder.safetensors when all steps are done, and as it goes
+DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and DIR/samples. Stopped with Ctrl-C or killed, --resume goes on from
+the newest checkpoint as if nothing had happened.
+
+Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step was at fault.`,
+  positionals: [],
+  options: trainOptions,
+  example: 'zoetrope train autoencoder --recipe recipes/toy/autoencoder.json --out ./run',
+  async run({ values, terminal }) {
+    const settings = trainSettings('zoetrope train autoencoder', values);
+    const recipe = await readAutoencoderRecipe(settings.recipe);
+    const config = autoencoderConfigOf(recipe, settings.recipe);
+    const model = autoencoderTraining(config, recipe);
+    const planner = autoencoderPlanner(config, recipe);
+    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions)));
+    if (settings.planOnly) return 0;
+    await using executor = await openExecutor(settings.device);
+    const outcome = await runTraining(
+      executor,
+      settings,
+      {
+        model,
+        recipe,
+        planner,
+        identity: { kind: 'autoencoder', recipe: recipeDigest(recipe), data: '' },
+        job: { kind: 'autoencoder', config, recipe },
+        sample: reconstructionSheet(executor, config, recipe, settings.out),
+      },
+      terminal,
+    );
+    if (!outcome.complete) {
+      terminal.stderr.write(`Stopped after step ${outcome.step}; the same command with --resume goes on\n`);
+      return 1;
+    }
+    const path = join(settings.out, 'autoencoder.safetensors');
+    const command = `zoetrope train autoencoder --recipe ${settings.recipe} --device ${settings.device}`;
+    const origin = { recipe, file: settings.recipe, command, steps: outcome.step };
+    await writeTrainedAutoencoder(path, executor, config, outcome.state, origin);
+    terminal.stdout.write(`Wrote ${path}\n`);
+    return 0;
+  },
+});

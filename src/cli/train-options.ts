@@ -1,0 +1,75 @@
+import { availableParallelism } from 'node:os';
+import { type DeviceName, devices } from '../app.ts';
+import { numberOption, suggestion, UsageError } from './command.ts';
+
+/** Options that the training commands share. */
+export const trainOptions = {
+  recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
+  out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
+  device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
+  resume: { type: 'boolean', help: 'Go on from the newest checkpoint in --out' },
+  steps: { type: 'string', value: 'N', help: "Stop after step N (default: all of the recipe's)" },
+  threads: {
+    type: 'string',
+    value: 'N',
+    help: 'Threads that make batches (default: all cores but one, 1 to 14)',
+  },
+  plan: { type: 'boolean', help: 'Say what would be done, and stop' },
+  'dry-run': { type: 'boolean', help: 'The same as --plan' },
+} as const;
+
+/** Values of {@link trainOptions} as the command line gives them. */
+export interface TrainValues {
+  readonly recipe: string | undefined;
+  readonly out: string | undefined;
+  readonly device: string;
+  readonly resume: boolean;
+  readonly steps: string | undefined;
+  readonly threads: string | undefined;
+  readonly plan: boolean;
+  readonly 'dry-run': boolean;
+}
+
+/** Checked {@link TrainValues}. */
+export interface TrainSettings {
+  readonly recipe: string;
+  readonly out: string;
+  readonly device: DeviceName;
+  readonly resume: boolean;
+  readonly steps: number | undefined;
+  readonly threads: number;
+  readonly planOnly: boolean;
+}
+
+/**
+ * Checks what the training commands share.
+ * @param command such as `zoetrope train autoencoder`, for messages.
+ */
+export function trainSettings(command: string, values: TrainValues): TrainSettings {
+  const { recipe, out, steps, threads } = values;
+  if (recipe === undefined)
+    throw new UsageError(`${command}: --recipe FILE is missing; see ${command} --help`);
+  if (out === undefined) throw new UsageError(`${command}: --out DIR is missing; see ${command} --help`);
+  return {
+    recipe,
+    out,
+    device: deviceOption(values.device),
+    resume: values.resume,
+    steps:
+      steps === undefined ? undefined : numberOption('steps', steps, { min: 1, max: 1e9, integer: true }),
+    threads:
+      threads === undefined
+        ? Math.min(14, Math.max(1, availableParallelism() - 1))
+        : numberOption('threads', threads, { min: 0, max: 64, integer: true }),
+    planOnly: values.plan || values['dry-run'],
+  };
+}
+
+/** Reads a device's name. Throws {@link UsageError} for one that there is not. */
+export function deviceOption(name: string): DeviceName {
+  const device = devices.find((one) => one === name);
+  if (device !== undefined) return device;
+  throw new UsageError(
+    `zoetrope: --device must be one of ${devices.join(', ')}, got '${name}'${suggestion(name, devices)}`,
+  );
+}

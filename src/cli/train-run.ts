@@ -1,0 +1,43 @@
+import type { Executor } from '../executors/executor.ts';
+import type { BatchJob } from '../training/batch-job.ts';
+import { openBatchPool } from '../training/batch-pool.ts';
+import { type TrainingOutcome, type TrainingRun, train } from '../training/loop.ts';
+import type { Terminal } from './command.ts';
+import { createProgress } from './progress.ts';
+import type { TrainSettings } from './train-options.ts';
+
+/** A training as a command prepares it: what the shared settings do not say. */
+export type PreparedRun = Pick<TrainingRun, 'model' | 'recipe' | 'planner' | 'identity' | 'sample'> & {
+  readonly job: BatchJob;
+};
+
+/** Runs a prepared training with progress on the terminal. */
+export async function runTraining(
+  executor: Executor,
+  settings: TrainSettings,
+  prepared: PreparedRun,
+  terminal: Terminal,
+): Promise<TrainingOutcome> {
+  await using pool = await openBatchPool(prepared.job, settings.threads);
+  const { job: _job, ...run } = prepared;
+  const until = Math.min(settings.steps ?? run.recipe.steps, run.recipe.steps);
+  let begin = 0;
+  let progress: ReturnType<typeof createProgress> | undefined;
+  const outcome = await train({
+    ...run,
+    executor,
+    pool,
+    folder: settings.out,
+    resume: settings.resume,
+    until,
+    signal: terminal.signal,
+    onStart: (step) => {
+      begin = step;
+      progress = createProgress(terminal, { label: 'training', total: until - step, unit: 'steps' });
+      if (step > 0) progress.note(`Going on after step ${step}`);
+    },
+    onStep: (step) => progress?.update(step - begin),
+  });
+  progress?.finish();
+  return outcome;
+}

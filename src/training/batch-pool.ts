@@ -1,0 +1,79 @@
+import { extname } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { UserError } from '../errors.ts';
+import { at } from '../tensor/shape.ts';
+import type { Batch, BatchMaker, BatchPlan } from './batch.ts';
+import { type BatchJob, openBatchMaker } from './batch-job.ts';
+
+/** Makes batches, in worker threads or here. Dispose it to end the threads. */
+export interface BatchPool extends AsyncDisposable {
+  readonly make: BatchMaker;
+  /** Batches that are worth having under way at once. */
+  readonly ahead: number;
+}
+
+/**
+ * Opens a pool of `threads` threads; 0 makes batches in this thread, when they are asked for.
+ *
+ * Plans go to the threads in turn, so which thread makes a batch, and when, changes nothing in it.
+ */
+export async function openBatchPool(job: BatchJob, threads: number): Promise<BatchPool> {
+  if (threads === 0) {
+    const make = await openBatchMaker(job);
+    return { make, ahead: 1, [Symbol.asyncDispose]: () => Promise.resolve() };
+  }
+  const lanes = Array.from({ length: threads }, () => new Lane(job));
+  let next = 0;
+  return {
+    make: (plan) => at(lanes, next++ % threads).make(plan),
+    ahead: threads + 1,
+    [Symbol.asyncDispose]: async () => {
+      await Promise.all(lanes.map((lane) => lane.close()));
+    },
+  };
+}
+
+interface Waiting {
+  readonly resolve: (batch: Batch) => void;
+  readonly reject: (error: Error) => void;
+}
+
+/** One thread: answers come in the order of the questions. */
+class Lane {
+  readonly #worker: Worker;
+  readonly #waiting: Waiting[] = [];
+  #failure: Error | undefined;
+
+  constructor(job: BatchJob) {
+    // The worker is the source file in development and the built one in the package.
+    const entry = new URL(`./batch-worker${extname(import.meta.url)}`, import.meta.url);
+    this.#worker = new Worker(entry, { workerData: job });
+    this.#worker.unref();
+    this.#worker.on('message', (batch: Batch) => this.#waiting.shift()?.resolve(batch));
+    this.#worker.on('error', (error) => this.#fail(error));
+    this.#worker.on('exit', (code) => this.#fail(new Error(`a batch thread ended with code ${code}`)));
+  }
+
+  make(plan: BatchPlan): Promise<Batch> {
+    if (this.#failure !== undefined) return Promise.reject(this.#failure);
+    this.#worker.ref();
+    return new Promise<Batch>((resolve, reject) => {
+      this.#waiting.push({ resolve, reject });
+      this.#worker.postMessage(plan);
+    }).finally(() => {
+      if (this.#waiting.length === 0) this.#worker.unref();
+    });
+  }
+
+  async close(): Promise<void> {
+    this.#failure = new Error('the batch pool is closed');
+    await this.#worker.terminate();
+  }
+
+  #fail(error: unknown): void {
+    const found = error instanceof Error ? error : new Error(String(error));
+    // The class of an error is lost on its way between threads, its name is not.
+    this.#failure ??= found.name === 'UserError' ? new UserError(found.message) : found;
+    for (const { reject } of this.#waiting.splice(0)) reject(this.#failure);
+  }
+}

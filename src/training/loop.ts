@@ -1,0 +1,230 @@
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { UserError } from '../errors.ts';
+import type { Executor } from '../executors/executor.ts';
+import type { Batch, BatchPlan, BatchPlanner } from './batch.ts';
+import type { BatchPool } from './batch-pool.ts';
+import {
+  type Checkpoint,
+  newestCheckpoint,
+  type RunIdentity,
+  readCheckpoint,
+  writeCheckpoint,
+} from './checkpoint.ts';
+import { DeviceState, type StartedStep } from './device-state.ts';
+import { findNonFinite } from './diagnose.ts';
+import { MetricsLog } from './metrics.ts';
+import { learningRate } from './optimizer.ts';
+import { type CommonRecipe, scheduleOf } from './recipe.ts';
+import { writeReport } from './report.ts';
+import { type HostState, initialTrainingState, type TrainingModel } from './step.ts';
+
+/** A training to be run. */
+export interface TrainingRun {
+  readonly executor: Executor;
+  readonly model: TrainingModel;
+  readonly recipe: CommonRecipe;
+  readonly planner: BatchPlanner;
+  readonly pool: BatchPool;
+  /** Folder of the run: `checkpoints/`, `metrics.jsonl`, `report.html`, `samples/`. Made if missing. */
+  readonly folder: string;
+  readonly identity: RunIdentity;
+  /** Go on from the newest checkpoint of the folder; without one, begin. Otherwise a folder with checkpoints is refused. */
+  readonly resume: boolean;
+  /** Stop when so many steps are done. Default: the recipe's. */
+  readonly until?: number;
+  /** Checkpoints kept. Default 2. */
+  readonly keep?: number;
+  /** Aborted: finish the step, write a checkpoint, stop. */
+  readonly signal?: AbortSignal;
+  /** Told of every step that is done. */
+  readonly onStep?: (step: number) => void;
+  /** Told once, when everything is ready and before the first step. */
+  readonly onStart?: (step: number) => void;
+  /** Makes a sample sheet of the state after `step`. */
+  readonly sample?: (state: DeviceState, step: number) => Promise<void>;
+}
+
+/** How a training ended. */
+export interface TrainingOutcome {
+  /** Steps done in all. */
+  readonly step: number;
+  /** False when it was stopped by the signal. */
+  readonly complete: boolean;
+  /** The state after the last step. */
+  readonly state: HostState;
+}
+
+/** Paths inside a run's folder. */
+export const runPaths = (folder: string) => ({
+  checkpoints: join(folder, 'checkpoints'),
+  metrics: join(folder, 'metrics.jsonl'),
+  report: join(folder, 'report.html'),
+  samples: join(folder, 'samples'),
+});
+
+/**
+ * Trains: batches are made ahead, the device runs, metrics are read one step late so that it never waits for the host.
+ *
+ * A run that is killed at any moment and resumed gives the same metrics as one that was not.
+ * @throws UserError when the folder cannot be used or a loss is not finite; the newest checkpoint is from before that.
+ */
+export async function train(run: TrainingRun): Promise<TrainingOutcome> {
+  const begin = await beginning(run);
+  using device = await DeviceState.open(
+    run.executor,
+    run.model,
+    run.recipe,
+    run.planner.variants,
+    begin.state,
+  );
+  const log = await MetricsLog.open(runPaths(run.folder).metrics, begin.step);
+  run.onStart?.(begin.step);
+  return await new Loop(run, device, log, begin).run();
+}
+
+/** The newest checkpoint, or the state before the first step. */
+async function beginning({ folder, resume, model, identity, recipe }: TrainingRun): Promise<Checkpoint> {
+  const { checkpoints } = runPaths(folder);
+  await mkdir(checkpoints, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
+    throw new UserError(`${folder}: the folder cannot be made (${error.code}); choose another`);
+  });
+  const newest = await newestCheckpoint(checkpoints);
+  if (newest === undefined) return { state: initialTrainingState(model, recipe.seed), step: 0, position: 0 };
+  if (!resume) {
+    throw new UserError(
+      `${folder}: holds a training already (${newest}); add --resume, or choose another folder`,
+    );
+  }
+  return await readCheckpoint(newest, model.spec, identity);
+}
+
+/** A batch under way, and where the data stands after it. */
+interface Coming {
+  readonly plan: BatchPlan;
+  readonly position: number;
+  readonly batch: Promise<Batch>;
+}
+
+/** A step that the device has been given, and what was known before its result. */
+interface Given {
+  readonly step: number;
+  readonly started: StartedStep;
+  readonly batch: Batch;
+}
+
+class Loop {
+  readonly #run: TrainingRun;
+  readonly #device: DeviceState;
+  readonly #log: MetricsLog;
+  readonly #until: number;
+  readonly #coming: Coming[] = [];
+  #step: number;
+  #position: number;
+  #planned: { step: number; position: number };
+  #lastLine: { step: number; time: number };
+
+  constructor(run: TrainingRun, device: DeviceState, log: MetricsLog, begin: Checkpoint) {
+    this.#run = run;
+    this.#device = device;
+    this.#log = log;
+    this.#until = Math.min(run.until ?? run.recipe.steps, run.recipe.steps);
+    this.#step = begin.step;
+    this.#position = begin.position;
+    this.#planned = { step: begin.step, position: begin.position };
+    this.#lastLine = { step: begin.step, time: performance.now() };
+  }
+
+  async run(): Promise<TrainingOutcome> {
+    const { intervals } = this.#run.recipe;
+    let given: Given | undefined;
+    let saved = this.#step;
+    while (this.#step < this.#until && this.#run.signal?.aborted !== true) {
+      const next = await this.#giveNext();
+      if (given !== undefined) await this.#finish(given);
+      given = next;
+      const saves = this.#step % intervals.checkpoint === 0;
+      const samples = this.#step % intervals.sample === 0 && this.#run.sample !== undefined;
+      if (saves || samples) {
+        await this.#finish(given);
+        given = undefined;
+        if (samples) await this.#run.sample?.(this.#device, this.#step);
+        if (saves) await this.#save();
+        saved = saves ? this.#step : saved;
+      }
+    }
+    if (given !== undefined) await this.#finish(given);
+    if (saved !== this.#step) await this.#save();
+    await Promise.allSettled(this.#coming.map(({ batch }) => batch));
+    return {
+      step: this.#step,
+      complete: this.#step >= this.#until,
+      state: await this.#device.download(),
+    };
+  }
+
+  async #giveNext(): Promise<Given> {
+    this.#planAhead();
+    const next = this.#coming.shift();
+    if (next === undefined) throw new Error('no batch was planned');
+    const batch = await next.batch;
+    this.#planAhead();
+    const started = await this.#device.start(next.plan.step, batch);
+    this.#step = next.plan.step;
+    this.#position = next.position;
+    return { step: next.plan.step, started, batch };
+  }
+
+  #planAhead(): void {
+    const { planner, pool } = this.#run;
+    while (this.#coming.length < pool.ahead && this.#planned.step < this.#until) {
+      const step = this.#planned.step + 1;
+      const { plan, position } = planner.plan(step, this.#planned.position);
+      const batch = pool.make(plan);
+      // A failure is met where the batch is awaited.
+      batch.catch(() => undefined);
+      this.#coming.push({ plan, position, batch });
+      this.#planned = { step, position };
+    }
+  }
+
+  /** Waits for a step, checks its numbers and logs them. */
+  async #finish({ step, started, batch }: Given): Promise<void> {
+    const metrics = await started.read();
+    const { loss = Number.NaN, gradientNorm = Number.NaN } = metrics;
+    if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) await this.#stopAt(step, metrics, batch);
+    this.#run.onStep?.(step);
+    const { recipe } = this.#run;
+    if (step % recipe.intervals.log !== 0 && step !== this.#until) return;
+    const now = performance.now();
+    const stepsPerSecond = (1000 * (step - this.#lastLine.step)) / Math.max(1e-3, now - this.#lastLine.time);
+    this.#lastLine = { step, time: now };
+    const rate = learningRate(scheduleOf(recipe), step);
+    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, stepsPerSecond });
+  }
+
+  /** The state is still that before the step: a step that is not finite changes nothing, nor do those after it. */
+  async #stopAt(step: number, metrics: Readonly<Record<string, number>>, batch: Batch): Promise<never> {
+    const { executor, model, folder } = this.#run;
+    const found = await findNonFinite(executor, model, this.#device.buffers.parameters, batch);
+    const newest = await newestCheckpoint(runPaths(folder).checkpoints);
+    const what = Number.isFinite(metrics.loss)
+      ? `norm of the gradients is ${metrics.gradientNorm}`
+      : `loss is ${metrics.loss}`;
+    const where = found === undefined ? 'in the norm alone' : found;
+    const rest =
+      newest === undefined ? 'no checkpoint was written yet' : `the last good checkpoint is ${newest}`;
+    throw new UserError(
+      `step ${step}: the ${what}, first in ${where}; ${rest}; lower the learning rate or the limit of the norm`,
+    );
+  }
+
+  async #save(): Promise<void> {
+    const { folder, identity, recipe, model, keep = 2 } = this.#run;
+    const paths = runPaths(folder);
+    const state = await this.#device.download();
+    const checkpoint = { state, step: this.#step, position: this.#position };
+    await writeCheckpoint(paths.checkpoints, checkpoint, identity, keep);
+    await writeReport(paths, { title: `${model.kind}, ${recipe.preset}`, lines: this.#log.lines });
+  }
+}

@@ -1,0 +1,39 @@
+import { execFile } from 'node:child_process';
+import { promisify } from 'node:util';
+import { type Recipe, recipeDigest } from './recipe.ts';
+
+/** What a model file says of its origin. */
+export interface Origin {
+  readonly recipe: Recipe;
+  /** The recipe's file. */
+  readonly file: string;
+  /** The command line, without the program's own path. */
+  readonly command: string;
+  readonly steps: number;
+}
+
+/** The provenance of a model: recipe, its digest, commit, command, date, steps, device. */
+export async function provenanceOf(origin: Origin, device: string): Promise<Record<string, string>> {
+  const { recipe, file, command, steps } = origin;
+  return {
+    recipe: JSON.stringify(recipe),
+    recipeFile: file,
+    recipeDigest: recipeDigest(recipe),
+    commit: await currentCommit(),
+    command,
+    date: new Date().toISOString(),
+    steps: String(steps),
+    data: `${recipe.data.kind}, ${recipe.data.split} split, seed ${recipe.data.seed}`,
+    device,
+  };
+}
+
+/** The commit of the source, where it runs from a clone that has git. */
+async function currentCommit(): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)('git', ['rev-parse', 'HEAD'], { cwd: import.meta.dirname });
+    return stdout.trim();
+  } catch {
+    return 'unknown';
+  }
+}
