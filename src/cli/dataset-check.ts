@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 
-import { checkWritable, writeFileAtomic } from '../data/atomic-file.ts';
+import { checkWritable, writeFileAtomic } from '../atomic-file.ts';
 import { checkDataset } from '../data/preflight/check.ts';
 import { reportPage } from '../data/preflight/html.ts';
 import { describeWindow, formatReport } from '../data/preflight/text.ts';

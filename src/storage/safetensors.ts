@@ -5,10 +5,9 @@
  * refused before anything is allocated for its tensors. Files are little-endian, like every platform Zoetrope runs on.
  */
 
-import { randomUUID } from 'node:crypto';
 import { constants } from 'node:fs';
-import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { type FileHandle, open } from 'node:fs/promises';
+import { attemptWrite, writeAtomically } from '../atomic-file.ts';
 import { UserError } from '../errors.ts';
 import type { DType } from '../tensor/dtype.ts';
 import { bytesOf, type HostTensor, zeros } from '../tensor/host-tensor.ts';
@@ -93,27 +92,11 @@ export async function writeSafetensors(
   metadata: ReadonlyMap<string, string> = new Map(),
 ): Promise<void> {
   const plan = planHeader([...entries], metadata, path);
-  const existing = await stat(path).catch(() => undefined);
-  if (existing !== undefined && !existing.isFile()) {
-    throw new UserError(`${path}: this is not a regular file; give the path of a file to write`);
-  }
-  const temporary = join(dirname(path), `.zoetrope-${randomUUID()}.tmp`);
-  const handle = await attempt(path, 'cannot be written', () => open(temporary, 'wx'));
-  try {
-    try {
-      await writeAll(handle, plan.bytes, path);
-      for (const entry of plan.order)
-        await writeAll(handle, bytesOf(await loadAsDeclared(entry, path)), path);
-      await attempt(path, 'cannot be written', () => handle.sync());
-    } finally {
-      await handle.close();
-    }
-    await attempt(path, 'cannot be written', () => rename(temporary, path));
-  } catch (error) {
-    await rm(temporary, { force: true });
-    throw error;
-  }
-  await syncFolder(dirname(path));
+  await writeAtomically(path, async (temporary) => {
+    await using handle = await attemptWrite(path, () => open(temporary, 'wx'));
+    await writeAll(handle, plan.bytes, path);
+    for (const entry of plan.order) await writeAll(handle, bytesOf(await loadAsDeclared(entry, path)), path);
+  });
 }
 
 /** An entry for a tensor that is in memory already. */
@@ -236,20 +219,8 @@ async function readAll(
 async function writeAll(handle: FileHandle, bytes: Uint8Array, path: string): Promise<void> {
   for (let done = 0; done < bytes.length; ) {
     const length = Math.min(chunkBytes, bytes.length - done);
-    const { bytesWritten } = await attempt(path, 'cannot be written', () =>
-      handle.write(bytes, done, length),
-    );
+    const { bytesWritten } = await attemptWrite(path, () => handle.write(bytes, done, length));
     done += bytesWritten;
-  }
-}
-
-/** Makes the rename itself survive a power cut. Not every platform can open a folder; the file is complete without it. */
-async function syncFolder(folder: string): Promise<void> {
-  try {
-    await using handle = await open(folder, 'r');
-    await handle.sync();
-  } catch {
-    // Nothing is lost but the guarantee.
   }
 }
 
@@ -257,15 +228,11 @@ const reasons: Readonly<Record<string, string>> = {
   ENOENT: 'no such file or folder; check the path',
   EACCES: 'permission denied; change its permissions or the path',
   EPERM: 'permission denied; change its permissions or the path',
-  EROFS: 'the disk is read-only; give another path',
   ENOTDIR: 'a part of the path is a file, not a folder; check the path',
   EISDIR: 'it is a folder; give the path of a file',
-  ENOSPC: 'the disk is full; free some space or give another path',
-  EDQUOT: 'the disk quota is used up; free some space or give another path',
-  EFBIG: 'the file is larger than the system allows; give another path',
 };
 
-/** Runs a file operation; a failure of the system becomes one line that starts with `path` and the `problem`. */
+/** Runs an operation that reads; a failure of the system becomes one line that starts with `path` and the `problem`. */
 async function attempt<T>(path: string, problem: string, operation: () => Promise<T>): Promise<T> {
   try {
     return await operation();

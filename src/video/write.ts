@@ -1,11 +1,11 @@
 import { availableParallelism } from 'node:os';
-import { resolve } from 'node:path';
+import { writeAtomically } from '../atomic-file.ts';
 import { UserError } from '../errors.ts';
 import type { CreateAsk } from './child/protocol.ts';
 import { formatNames, formatOf, type WriteFormat } from './formats.ts';
+import { folderIndexName } from './frame-folder.ts';
 import { type Size, sliceFrames, type Video } from './frames.ts';
 import { MediaProcess } from './media-process.ts';
-import { placeComplete } from './place-complete.ts';
 
 /** How to write. Everything has a default. */
 export interface WriteOptions {
@@ -54,10 +54,12 @@ export async function writeVideo(
   const process = new MediaProcess(limits);
   try {
     const frames = { count: 0 };
-    const bytes = await placeComplete(resolve(path), settings.format === 'frames', async (temporary) => {
+    const write = async (temporary: string) => {
       frames.count = await encode(source, process, { ...settings, path: temporary, name: path });
       await process.end();
-    });
+    };
+    const folder = settings.format === 'frames' ? { folderMark: folderIndexName } : {};
+    const bytes = await writeAtomically(path, write, folder);
     return { path, format: settings.format, frames: frames.count, bytes };
   } finally {
     await process.end();

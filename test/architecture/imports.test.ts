@@ -24,16 +24,18 @@ const graph = new Map(files.map((file) => [file, importsOf(file)]));
  */
 const allowed: Readonly<Record<string, readonly string[]>> = {
   errors: [],
+  'atomic-file': ['errors'],
   random: [],
   tensor: [],
-  storage: ['errors', 'tensor', 'random'],
+  storage: ['atomic-file', 'errors', 'tensor', 'random'],
   executors: ['tensor'],
   nn: ['tensor', 'random'],
   models: ['errors', 'tensor', 'nn', 'random'],
-  video: ['errors', 'random', 'tensor'],
-  data: ['errors', 'random', 'tensor', 'video'],
+  video: ['atomic-file', 'errors', 'random', 'tensor'],
+  data: ['atomic-file', 'errors', 'random', 'tensor', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
   training: [
+    'atomic-file',
     'errors',
     'random',
     'tensor',
@@ -46,7 +48,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'executors',
   ],
   app: ['errors', 'executors'],
-  cli: ['app', 'errors', 'executors', 'random', 'video', 'data', 'training'],
+  cli: ['atomic-file', 'app', 'errors', 'executors', 'random', 'video', 'data', 'training'],
   index: ['app', 'errors', 'executors', 'nn', 'random', 'storage', 'tensor', 'training'],
 };
 

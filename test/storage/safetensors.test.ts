@@ -315,9 +315,12 @@ describe('writing', () => {
     const plain = join(folder, 'plain');
     await writeFile(plain, '');
     const cases: [string, string][] = [
-      [directory, 'this is not a regular file; give the path of a file to write'],
-      [join(folder, 'none', 'x'), 'cannot be written: no such file or folder; check the path'],
-      [join(plain, 'x'), 'cannot be written: a part of the path is a file, not a folder; check the path'],
+      [directory, 'cannot be written: a folder stands there; remove it or choose another name'],
+      [
+        join(folder, 'none', 'x'),
+        `cannot be written: there is no folder ${join(folder, 'none')}; create it first`,
+      ],
+      [join(plain, 'x'), `cannot be written: there is no folder ${plain}; create it first`],
     ];
     for (const [path, message] of cases) {
       await expect(writeSafetensors(path, [small('a')])).rejects.toThrow(
@@ -346,7 +349,7 @@ describe('writing', () => {
       path,
     ]);
     expect(stdout).toBe(
-      `UserError ${path}: cannot be written: the file is larger than the system allows; give another path\n`,
+      `UserError ${path}: cannot be written: the file is larger than the system allows; choose another place\n`,
     );
     expect(await readdir(inside)).toEqual([]);
   });

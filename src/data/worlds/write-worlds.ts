@@ -1,10 +1,9 @@
 import { mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
+import { writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
 import { UserError } from '../../errors.ts';
 import { type Video, videoFrom } from '../../video/frames.ts';
-import { placeComplete } from '../../video/place-complete.ts';
 import { writeVideo } from '../../video/write.ts';
-import { writeFileAtomic } from '../atomic-file.ts';
 import { formatManifestLine } from '../manifest.ts';
 import { groundTruth } from './ground-truth.ts';
 import { frameCount, WorldRenderer } from './render.ts';
@@ -105,10 +104,9 @@ async function writeLines(
   worlds: readonly (readonly [index: number, world: World])[],
   line: (index: number, world: World) => string,
 ): Promise<void> {
-  await placeComplete(resolve(path), false, async (temporary) => {
+  await writeAtomically(path, async (temporary) => {
     await using file = await open(temporary, 'wx');
     for (const [index, world] of worlds) await file.write(`${line(index, world)}\n`);
-    await file.sync();
   });
 }
 

@@ -1,4 +1,5 @@
 import { closeSync, fsyncSync, openSync, writeSync } from 'node:fs';
+import { diskProblem } from '../../atomic-file.ts';
 import { UserError } from '../../errors.ts';
 
 /** Writes frames of one size to one file (or folder). */
@@ -15,34 +16,18 @@ export interface FrameWriter {
   close(): void;
 }
 
-const full = 'the disk is full; make room';
-const forbidden = 'no permission to write there; choose another place';
-
-const causes: ReadonlyMap<unknown, string> = new Map([
-  ['ENOSPC', full],
-  ['EDQUOT', 'the disk quota is used up; make room'],
-  ['EACCES', forbidden],
-  ['EPERM', forbidden],
-  ['EROFS', 'the file system is read-only; choose another place'],
-  ['ENOENT', 'the folder does not exist; create it first'],
-  ['ENOTDIR', 'a part of the path is not a folder; check the path'],
-  ['ENAMETOOLONG', 'the name is too long; choose a shorter one'],
-  ['EFBIG', 'the file would be too large for its file system; choose another place'],
-  ['EIO', 'the disk reports an error; choose another place'],
-]);
-
 /** An error while writing as one line naming the file; errors that are not about the disk are given back as they are. */
 export function writeError(name: string, error: unknown): Error {
   if (error instanceof UserError) return error;
-  const { code, message } = error as { code?: unknown; message?: string };
-  const cause = causes.get(code) ?? ffmpegCause(message ?? '');
-  if (cause) return new UserError(`${name}: cannot be written: ${cause}`);
-  return error instanceof Error ? error : new Error(String(error));
+  const known = error instanceof Error ? error : new Error(String(error));
+  const problem = diskProblem(known) ?? diskProblem({ code: ffmpegCode(known.message) });
+  return problem === undefined ? known : new UserError(`${name}: cannot be written: ${problem}`);
 }
 
-function ffmpegCause(message: string): string | undefined {
-  if (/no space left/i.test(message)) return full;
-  if (/permission denied/i.test(message)) return forbidden;
+/** FFmpeg tells the system's errors by their text alone. */
+function ffmpegCode(message: string): string | undefined {
+  if (/no space left/i.test(message)) return 'ENOSPC';
+  if (/permission denied/i.test(message)) return 'EACCES';
   return undefined;
 }
 
