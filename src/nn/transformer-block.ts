@@ -8,12 +8,14 @@ import {
   selfAttentionSpec,
 } from './attention.ts';
 import { type LinearSpec, linear, linearSpec, type MlpSpec, mlp, mlpSpec } from './linear.ts';
-import { channelsOf, type Parameters } from './parameters.ts';
+import { channelsOf, type ParameterSpec, type Parameters, parameter } from './parameters.ts';
 
 /** Parameters of a transformer block. */
 export interface TransformerBlockSpec {
-  /** Absent in a block without conditioning. */
+  /** Set in a block that makes its modulations from the conditioning itself. */
   readonly modulation?: LinearSpec;
+  /** Set in a block whose conditioning is modulations that all blocks share: this block's own share, [6 width]. */
+  readonly modulationTable?: ParameterSpec;
   readonly attention: SelfAttentionSpec;
   readonly mlp: MlpSpec;
 }
@@ -25,13 +27,17 @@ export interface TransformerBlockSizes {
   readonly headSize: number;
   /** Hidden units of the feed-forward layer; default 4 width. */
   readonly hidden?: number;
-  /** Channels of the conditioning vector; default: no conditioning. */
-  readonly condition?: number;
+  /**
+   * Channels of the conditioning vector, or `shared`: the conditioning is modulations [B, S or 1, 6 width], made once
+   * for all blocks. Default: no conditioning.
+   */
+  readonly condition?: number | 'shared';
 }
 
 /**
  * A pre-norm transformer block. With conditioning its gates start at zero, so that it begins as the identity
- * (adaLN-Zero, Peebles & Xie 2022).
+ * (adaLN-Zero, Peebles & Xie 2022); with shared modulations it adds a table of its own to them, zeros at first
+ * (adaLN-single, Chen et al. 2023, PixArt-alpha, section 2.3).
  */
 export function transformerBlockSpec({
   width,
@@ -40,7 +46,10 @@ export function transformerBlockSpec({
   condition,
 }: TransformerBlockSizes): TransformerBlockSpec {
   return {
-    ...(condition !== undefined && { modulation: linearSpec(condition, 6 * width, { kind: 'zeros' }) }),
+    ...(typeof condition === 'number' && {
+      modulation: linearSpec(condition, 6 * width, { kind: 'zeros' }),
+    }),
+    ...(condition === 'shared' && { modulationTable: parameter([6 * width], { kind: 'zeros' }) }),
     attention: selfAttentionSpec(width, headSize),
     mlp: mlpSpec(width, hidden),
   };
@@ -53,12 +62,13 @@ export interface Modulation {
   readonly gate: Tensor;
 }
 
-/** Modulations of the two sub-layers from the conditioning c [B, S or 1, condition]. */
+/** Modulations of the two sub-layers from the conditioning c, whose channels are as the block's parameters say. */
 export function modulations(
-  p: Parameters<LinearSpec>,
+  { modulation, modulationTable }: Pick<Parameters<TransformerBlockSpec>, 'modulation' | 'modulationTable'>,
   c: Tensor,
 ): { attention: Modulation; mlp: Modulation } {
-  const all = linear(p, silu(c)); // [B, S or 1, 6 width]
+  const own = modulation === undefined ? c : linear(modulation, silu(c));
+  const all = modulationTable === undefined ? own : own.add(modulationTable); // [B, S or 1, 6 width]
   const width = channelsOf(all) / 6;
   const part = (index: number) => all.slice(-1, index * width, (index + 1) * width);
   return {
@@ -73,8 +83,8 @@ export function modulate(x: Tensor, { shift, scale }: Modulation): Tensor {
 }
 
 /**
- * A pre-norm transformer block: x [B, S, width] -> [B, S, width]. With conditioning c [B, S or 1, condition] (per token,
- * or one for all) it is modulated by it (Peebles & Xie 2022, figure 3).
+ * A pre-norm transformer block: x [B, S, width] -> [B, S, width]. With conditioning c [B, S or 1, condition or
+ * 6 width] (per token, or one for all) it is modulated by it (Peebles & Xie 2022, figure 3).
  * @throws GraphError when the parameters have a modulation and c is missing, or the other way round.
  */
 export function transformerBlock(
@@ -83,12 +93,13 @@ export function transformerBlock(
   layout: SequenceLayout,
   c?: Tensor,
 ): Tensor {
-  if ((p.modulation === undefined) !== (c === undefined)) {
+  const modulated = p.modulation !== undefined || p.modulationTable !== undefined;
+  if (modulated !== (c !== undefined)) {
     throw new GraphError(
       'transformer block: conditioning and modulation parameters go together; give both or neither',
     );
   }
-  const on = p.modulation && c && modulations(p.modulation, c);
+  const on = c && modulations(p, c);
   const attended = subLayer(x, on?.attention, (h) => selfAttention(p.attention, h, layout)); // [B, S, width]
   return subLayer(attended, on?.mlp, (h) => mlp(p.mlp, h)); // [B, S, width]
 }

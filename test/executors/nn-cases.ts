@@ -42,6 +42,7 @@ const turns = angles([1, 6, 2]);
 const packed: CaseInput = { shape: [1, 4], dtype: 'i32', source: [0, 2, 2, 5] };
 const block4 = transformerBlockSpec({ width: 8, headSize: 4 });
 const modulated = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 5 });
+const shared = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 'shared' });
 function layout(cos: Tensor, sin: Tensor, segments?: Tensor) {
   return { cos, sin, ...(segments && { segments }) };
 }
@@ -76,6 +77,12 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
       modulated,
       [f32([1, 6, 8]), turns, turns, f32([1, 1, 5]), packed],
       (p, x, a, b, c, s) => transformerBlock(p, x!, layout(a!, b!, s), c),
+    ),
+    layer(
+      'modulated by what blocks share',
+      shared,
+      [f32([1, 6, 8]), turns, turns, f32([1, 6, 48])],
+      (p, x, a, b, c) => transformerBlock(p, x!, layout(a!, b!), c),
     ),
     layer('as a called block, twice', block4, [f32([1, 6, 8]), turns, turns], (p, x, a, b) =>
       stack(p, stack(p, x!, a!, b!), a!, b!),

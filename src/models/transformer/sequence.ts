@@ -1,0 +1,240 @@
+import { rotaryAngles } from '../../nn/rotary-positions.ts';
+import { fromFloat32, type HostTensor, hostTensor } from '../../tensor/host-tensor.ts';
+import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
+import { bytesPerToken } from '../text/caption-bytes.ts';
+import type { TimeHeightWidth, TransformerConfig } from './config.ts';
+
+/** Static sizes of packed sequences: one compiled graph serves every packing that fits. */
+export interface SequenceBudget {
+  /** Rows, B; each is a packed sequence of its own. */
+  readonly rows: number;
+  /** Text tokens of a row, 4 bytes each. */
+  readonly textTokens: number;
+  /** Video tokens of a row, V. */
+  readonly videoTokens: number;
+  /** Most samples of a row, N. */
+  readonly segments: number;
+}
+
+/** What a sequence must know of one sample. */
+export interface SequenceSample {
+  /** From `captionBytes`. */
+  readonly text: Uint8Array;
+  /** Patches along each axis. */
+  readonly grid: TimeHeightWidth;
+}
+
+/** Where everything of packed rows is. Rows hold S = text + video tokens. */
+export interface Sequence<Leaf> {
+  /** Bytes of the captions, one after another, i32 [B, 4 text tokens]; 0 fills up. */
+  readonly bytes: Leaf;
+  /** Offsets of captions in `bytes`, i32 [B, N+1]. */
+  readonly byteSegments: Leaf;
+  /** Rotary angles of bytes, f32 [B, 4 text tokens, text head size / 2]. */
+  readonly byteCos: Leaf;
+  readonly byteSin: Leaf;
+  /** For each place of the packed rows, its token among B text rows followed by B video rows, i32 [B, S]. */
+  readonly order: Leaf;
+  /** For each video token its place among the B S of the packed rows, i32 [B, V]. */
+  readonly videoOrder: Leaf;
+  /** Offsets of samples in the packed rows, i32 [B, N+1]; what lies behind the last is padding. */
+  readonly segments: Leaf;
+  /** Rotary angles of tokens, f32 [B, S, head size / 2]. */
+  readonly cos: Leaf;
+  readonly sin: Leaf;
+  /** Where in its frame each video token is, f32 [B, V, 16]. */
+  readonly places: Leaf;
+}
+
+/** Waves over a frame's height, and over its width, that say where in the frame a token is. */
+const placeWaves = 4;
+
+/** Numbers that say where in its frame a token is: sine and cosine of each wave, for height and width. */
+export const placeFeatures = 4 * placeWaves;
+
+/** Types of a sequence's tensors, for tracing. */
+export function sequenceTypes(config: TransformerConfig, budget: SequenceBudget): Sequence<TensorType> {
+  const { rows, textTokens, videoTokens, segments } = budget;
+  const [S, bytes] = [textTokens + videoTokens, bytesPerToken * textTokens];
+  const i32 = (...shape: number[]): TensorType => ({ shape, dtype: 'i32' });
+  const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+  return {
+    bytes: i32(rows, bytes),
+    byteSegments: i32(rows, segments + 1),
+    byteCos: f32(rows, bytes, config.text.headSize / 2),
+    byteSin: f32(rows, bytes, config.text.headSize / 2),
+    order: i32(rows, S),
+    videoOrder: i32(rows, videoTokens),
+    segments: i32(rows, segments + 1),
+    cos: f32(rows, S, config.headSize / 2),
+    sin: f32(rows, S, config.headSize / 2),
+    places: f32(rows, videoTokens, placeFeatures),
+  };
+}
+
+/** Video tokens of a sample. */
+export function videoTokensOf([time, height, width]: TimeHeightWidth): number {
+  return time * height * width;
+}
+
+/**
+ * Channel pairs of a head for [t, h, w]: a quarter for time, the rest shared by height and width.
+ * @param headSize even, at least 16.
+ */
+export function rotaryPairs(headSize: number): TimeHeightWidth {
+  const space = Math.floor((3 * headSize) / 16);
+  return [headSize / 2 - 2 * space, space, space];
+}
+
+/**
+ * Lays out rows of samples: the tensors that a compiled transformer takes.
+ *
+ * Video tokens turn by their patch's [t, h, w], text tokens by [-1 - n, 0, 0] for the n-th token of a caption: text lies
+ * before the first frame, at the same distance from it whatever the caption's length.
+ *
+ * @param rows at most `budget.rows` lists of samples; rows that are left out are padding.
+ * @throws GraphError when a row exceeds the budget.
+ */
+export function layoutSequence(
+  config: TransformerConfig,
+  budget: SequenceBudget,
+  rows: readonly (readonly SequenceSample[])[],
+): Sequence<HostTensor> {
+  if (rows.length > budget.rows)
+    throw new GraphError(`sequence: ${rows.length} rows of samples, the budget has ${budget.rows}`);
+  const laid = Array.from({ length: budget.rows }, (_, row) => layoutRow(budget, row, rows[row] ?? []));
+  const types = sequenceTypes(config, budget);
+  const integers = (name: keyof Sequence<unknown>, pick: (row: Row) => Iterable<number>) =>
+    hostTensor('i32', types[name].shape, Int32Array.from(laid.flatMap((row) => [...pick(row)])));
+  const angles = rotaryAngles(
+    laid.flatMap(({ positions }) => positions),
+    rotaryPairs(config.headSize),
+  );
+  const byteAngles = rotaryAngles(
+    laid.flatMap(({ bytePositions }) => bytePositions.map((position) => [position])),
+    [config.text.headSize / 2],
+  );
+  return {
+    bytes: integers('bytes', ({ bytes }) => bytes),
+    byteSegments: integers('byteSegments', ({ byteSegments }) => byteSegments),
+    byteCos: reshaped(byteAngles.cos, types.byteCos),
+    byteSin: reshaped(byteAngles.sin, types.byteSin),
+    order: integers('order', ({ order }) => order),
+    videoOrder: integers('videoOrder', ({ videoOrder }) => videoOrder),
+    segments: integers('segments', ({ segments }) => segments),
+    cos: reshaped(angles.cos, types.cos),
+    sin: reshaped(angles.sin, types.sin),
+    places: fromFloat32(
+      'f32',
+      types.places.shape,
+      Float32Array.from(laid.flatMap(({ places }) => places).flat()),
+    ),
+  };
+}
+
+interface Row {
+  readonly bytes: number[];
+  readonly bytePositions: number[];
+  readonly byteSegments: number[];
+  readonly order: number[];
+  readonly videoOrder: number[];
+  readonly segments: number[];
+  readonly positions: (readonly number[])[];
+  readonly places: (readonly number[])[];
+}
+
+function layoutRow(budget: SequenceBudget, row: number, samples: readonly SequenceSample[]): Row {
+  const { rows, textTokens, videoTokens, segments } = budget;
+  checkRow(budget, row, samples);
+  const out: Row = {
+    bytes: [],
+    bytePositions: [],
+    byteSegments: [0],
+    order: [],
+    videoOrder: [],
+    segments: [0],
+    positions: [],
+    places: [],
+  };
+  const [firstText, firstVideo] = [row * textTokens, rows * textTokens + row * videoTokens];
+  const addText = (count: number) => {
+    const first = firstText + out.bytes.length / bytesPerToken;
+    for (let n = 0; n < count; n++) out.order.push(first + n);
+  };
+  const addVideo = (count: number) => {
+    for (let n = 0; n < count; n++) {
+      const token = out.videoOrder.length;
+      out.videoOrder.push(row * (textTokens + videoTokens) + out.order.length);
+      out.order.push(firstVideo + token);
+    }
+  };
+  for (const { text, grid } of samples) {
+    const words = text.length / bytesPerToken;
+    addText(words);
+    for (let n = 0; n < words; n++) out.positions.push([-1 - n, 0, 0]);
+    text.forEach((byte, position) => {
+      out.bytes.push(byte);
+      out.bytePositions.push(position);
+    });
+    addVideo(videoTokensOf(grid));
+    for (const patch of patchesOf(grid)) {
+      out.positions.push(patch);
+      out.places.push(placeOf(patch, grid));
+    }
+    out.byteSegments.push(out.bytes.length);
+    out.segments.push(out.order.length);
+  }
+  const padding = videoTokens - out.videoOrder.length;
+  addText(textTokens - out.bytes.length / bytesPerToken);
+  addVideo(padding);
+  while (out.bytes.length < textTokens * bytesPerToken) {
+    out.bytes.push(0);
+    out.bytePositions.push(0);
+  }
+  while (out.positions.length < textTokens + videoTokens) out.positions.push([0, 0, 0]);
+  for (let n = 0; n < padding; n++) out.places.push(new Array<number>(placeFeatures).fill(0));
+  // Segments that are not used are empty: they begin and end where the last sample ends.
+  while (out.segments.length <= segments) {
+    out.segments.push(at(out.segments, samples.length));
+    out.byteSegments.push(at(out.byteSegments, samples.length));
+  }
+  return out;
+}
+
+function checkRow(budget: SequenceBudget, row: number, samples: readonly SequenceSample[]): void {
+  const text = samples.reduce((sum, sample) => sum + sample.text.length / bytesPerToken, 0);
+  const video = samples.reduce((sum, { grid }) => sum + videoTokensOf(grid), 0);
+  if (
+    text > budget.textTokens ||
+    video > budget.videoTokens ||
+    samples.length > budget.segments ||
+    !Number.isInteger(text)
+  ) {
+    throw new GraphError(
+      `sequence row ${row}: ${samples.length} samples of ${text} text and ${video} video tokens; the budget is ` +
+        `${budget.segments} samples of ${budget.textTokens} and ${budget.videoTokens}`,
+    );
+  }
+}
+
+/** [t, h, w] of each patch of a grid, in the order of its tokens. */
+function* patchesOf([T, H, W]: TimeHeightWidth): Generator<TimeHeightWidth> {
+  for (let t = 0; t < T; t++) for (let h = 0; h < H; h++) for (let w = 0; w < W; w++) yield [t, h, w];
+}
+
+/**
+ * Where in its frame a patch is, as a share of the frame's own height and width. Rotary positions alone count from the
+ * upper left corner: without this nothing but the absence of further tokens tells where a frame ends.
+ */
+function placeOf([, h, w]: TimeHeightWidth, [, H, W]: TimeHeightWidth): number[] {
+  return [(h + 0.5) / H, (w + 0.5) / W].flatMap((share) =>
+    Array.from({ length: placeWaves }, (_, i) => Math.PI * (i + 1) * (share - 0.5)).flatMap((angle) => [
+      Math.sin(angle),
+      Math.cos(angle),
+    ]),
+  );
+}
+
+function reshaped({ data }: HostTensor<'f32'>, { shape }: TensorType): HostTensor {
+  return fromFloat32('f32', shape, data);
+}

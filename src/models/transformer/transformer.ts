@@ -1,0 +1,131 @@
+import type { SequenceLayout } from '../../nn/attention.ts';
+import { type LinearSpec, linear, linearSpec } from '../../nn/linear.ts';
+import type { Parameters } from '../../nn/parameters.ts';
+import {
+  type TransformerBlockSpec,
+  transformerBlock,
+  transformerBlockSpec,
+} from '../../nn/transformer-block.ts';
+import { concat, gather, layerNorm, silu } from '../../tensor/functions.ts';
+import { expectShape } from '../../tensor/shape.ts';
+import { constant, type Tensor, zeros } from '../../tensor/tensor.ts';
+import { block } from '../../tensor/trace.ts';
+import { encodeText, type TextEncoderSpec, textEncoderSpec } from '../text/text-encoder.ts';
+import { patchChannels, type TransformerConfig } from './config.ts';
+import { placeFeatures, type Sequence } from './sequence.ts';
+
+/** Parameters of the transformer and its text encoder. */
+export interface TransformerSpec {
+  readonly text: TextEncoderSpec;
+  /** From a patch to a token. */
+  readonly patch: LinearSpec;
+  /** From a patch's place in its frame to what is added to its token. */
+  readonly place: LinearSpec;
+  readonly time: {
+    readonly in: LinearSpec;
+    readonly out: LinearSpec;
+    /** To the modulations that all blocks share, [6 width]. */
+    readonly modulation: LinearSpec;
+  };
+  readonly blocks: readonly TransformerBlockSpec[];
+  readonly last: {
+    /** To shift and scale of the last norm. */
+    readonly modulation: LinearSpec;
+    /** From a token to the velocity of its patch. */
+    readonly out: LinearSpec;
+  };
+}
+
+/** Sines and cosines that describe a timestep. */
+const timestepFeatures = 256;
+
+/** Parameters of a transformer: gates and the output start at zero, so that the first velocity is 0. */
+export function transformerSpec(config: TransformerConfig): TransformerSpec {
+  const { width, headSize, hidden, layers, text } = config;
+  const channels = patchChannels(config);
+  const zero = { kind: 'zeros' } as const;
+  return {
+    text: textEncoderSpec(text, width),
+    patch: linearSpec(channels, width),
+    place: linearSpec(placeFeatures, width),
+    time: {
+      in: linearSpec(timestepFeatures, width),
+      out: linearSpec(width, width),
+      modulation: linearSpec(width, 6 * width, zero),
+    },
+    blocks: Array.from({ length: layers }, () =>
+      transformerBlockSpec({ width, headSize, hidden, condition: 'shared' }),
+    ),
+    last: { modulation: linearSpec(width, 2 * width, zero), out: linearSpec(width, channels, zero) },
+  };
+}
+
+/** What the transformer works on: B rows of V video tokens of P values. */
+export interface TransformerInputs {
+  /** Patches, noised as their timesteps say, [B, V, P]. */
+  readonly patches: Tensor;
+  /** 0 (clean, known) to 1 (noise) for each video token, [B, V]. */
+  readonly timesteps: Tensor;
+  /** From `layoutSequence`. */
+  readonly sequence: Sequence<Tensor>;
+}
+
+function blockOf(p: Parameters<TransformerBlockSpec>, x: Tensor, layout: SequenceLayout, c: Tensor): Tensor {
+  return transformerBlock(p, x, layout, c);
+}
+const keptLayer = block('transformer.layer', blockOf);
+const recomputedLayer = block('transformer.layer', blockOf, { recompute: true });
+
+/**
+ * The velocity of each video token: patches [B, V, P] -> [B, V, P]; rows are packed sequences in which every sample is
+ * its text tokens followed by its video tokens (DiT, Peebles & Xie 2022, on one stream as in SD3, Esser et al. 2024,
+ * with a timestep for each token as in Diffusion Forcing, Chen et al. 2024). Video tokens that belong to no sample give
+ * finite values without meaning.
+ *
+ * @param options.recompute keep only the input of each block for the backward pass (Chen et al. 2016). Default false.
+ * @throws GraphError when shapes do not fit.
+ */
+export function transformer(
+  p: Parameters<TransformerSpec>,
+  config: TransformerConfig,
+  { patches, timesteps, sequence }: TransformerInputs,
+  { recompute = false } = {},
+): Tensor {
+  const { B, V, P } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
+  expectShape(timesteps, 'B V', { B, V }, 'timesteps');
+  const { S } = expectShape(sequence.order, 'B S', { B }, 'sequence order');
+  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin } = sequence;
+
+  const text = encodeText(p.text, bytes, { cos: byteCos, sin: byteSin, segments: byteSegments }); // [B, N, width]
+  const video = linear(p.patch, patches).add(linear(p.place, sequence.places)); // [B, V, width]
+  const x = joined(text, video, sequence.order); // [B, S, width]
+
+  const noText = zeros({ shape: [B, S - V, 1], dtype: 'f32' });
+  const known = joined(noText, timesteps.reshape([B, V, 1]), sequence.order); // [B, S, 1]
+  const time = timeEmbedding(p.time, known); // [B, S, width]
+  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
+
+  const layer = recompute ? recomputedLayer : keptLayer;
+  const y = p.blocks.reduce((h, q) => layer(q, h, { cos, sin, segments }, modulation), x); // [B, S, width]
+
+  const [shift, scale] = linear(p.last.modulation, time).split(-1, [config.width, config.width]);
+  if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
+  const velocity = linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
+  return gather(velocity.reshape([B * S, P]), sequence.videoOrder); // [B, V, P]
+}
+
+/** Text [B, N, C] and video [B, V, C] as packed samples [B, S, C]; `order` is i32 [B, S], into text rows then video rows. */
+function joined(text: Tensor, video: Tensor, order: Tensor): Tensor {
+  const channels = video.shape[2] ?? 1;
+  const rows = [text, video].map((part) => part.reshape([-1, channels]));
+  return gather(concat(rows, 0), order);
+}
+
+/** Timesteps t [B, S, 1] -> silu(out(silu(in(sinusoids of 1000 t)))) [B, S, width] (Peebles & Xie 2022, after Ho et al. 2020). */
+function timeEmbedding(p: Parameters<TransformerSpec['time']>, t: Tensor): Tensor {
+  const half = timestepFeatures / 2;
+  const frequencies = constant(Array.from({ length: half }, (_, i) => 1000 * 10_000 ** (-i / half)));
+  const angles = t.mul(frequencies); // [B, S, half]
+  const features = concat([angles.cos(), angles.sin()], -1);
+  return silu(linear(p.out, silu(linear(p.in, features))));
+}
