@@ -1,0 +1,274 @@
+import type { DType } from '../../../tensor/dtype.ts';
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from '../../../tensor/float16.ts';
+import { at, rowMajorStrides, type Shape } from '../../../tensor/shape.ts';
+import { type Node, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
+import type { Op } from '../../../tensor/vocabulary.ts';
+
+/** C type of a dtype in memory. */
+export function storageType(dtype: DType): string {
+  const types: Partial<Record<DType, string>> = {
+    f32: 'float',
+    f16: 'f16',
+    bf16: 'bf16',
+    i32: 'int',
+    bool: 'unsigned char',
+  };
+  const type = types[dtype];
+  if (type === undefined) throw new Error(`kernels compute no ${dtype}`);
+  return type;
+}
+
+/** C type in which a dtype is computed. */
+export function computeType(dtype: DType): 'int' | 'float' {
+  return dtype === 'i32' || dtype === 'bool' ? 'int' : 'float';
+}
+
+/** Formulas of operations that take elements at one index. Operands are C expressions. */
+const formulas: { readonly [K in Op]?: (...x: string[]) => string } = {
+  neg: (x) => `-${x}`,
+  abs: (x) => `fabsf(${x})`,
+  exp: (x) => `expf(${x})`,
+  log: (x) => `logf(${x})`,
+  sqrt: (x) => `sqrtf(${x})`,
+  sin: (x) => `sinf(${x})`,
+  cos: (x) => `cosf(${x})`,
+  tanh: (x) => `tanhf(${x})`,
+  sigmoid: (x) => `sigmoid(${x})`,
+  gelu: (x) => `0.5f * ${x} * (1.0f + tanhf(0.7978845608028654f * (${x} + 0.044715f * ${x} * ${x} * ${x})))`,
+  silu: (x) => `${x} * sigmoid(${x})`,
+  add: (a, b) => `${a} + ${b}`,
+  sub: (a, b) => `${a} - ${b}`,
+  mul: (a, b) => `${a} * ${b}`,
+  div: (a, b) => `${a} / ${b}`,
+  maximum: (a, b) => `larger(${a}, ${b})`,
+  minimum: (a, b) => `smaller(${a}, ${b})`,
+  equal: (a, b) => `(int)(${a} == ${b})`,
+  less: (a, b) => `(int)(${a} < ${b})`,
+  where: (condition, a, b) => `${condition} ? ${a} : ${b}`,
+};
+
+/** Operations that only say which element of their operand an element is. */
+export function isIndexOperation({ op }: Node): boolean {
+  return op === 'broadcast' || op === 'transpose' || op === 'slice' || op === 'reshape';
+}
+
+/** Operations whose elements can be computed where they are needed, from operands that can too. */
+export function isPointwise(node: Node): boolean {
+  return node.op in formulas || node.op === 'cast' || isIndexOperation(node);
+}
+
+/** Writes the body of a kernel: expressions for elements of tensors, at given indices. */
+export class ExpressionWriter {
+  readonly lines: string[] = [];
+  /** Tensors read from memory, in the order of the kernel's parameters. */
+  readonly inputs: Tensor[] = [];
+  /** Inputs that are also read elsewhere than at `home`. */
+  readonly scattered = new Set<number>();
+  private readonly isInlined: (tensor: Tensor) => boolean;
+  private readonly home: { readonly index: readonly string[]; readonly shape: Shape } | undefined;
+  private next = 0;
+
+  /** @param home the index that the kernel writes, whose position in memory is `i`. */
+  constructor(
+    isInlined: (tensor: Tensor) => boolean,
+    home?: { readonly index: readonly string[]; readonly shape: Shape },
+  ) {
+    this.isInlined = isInlined;
+    this.home = home;
+  }
+
+  /** A C expression of an element. */
+  element(tensor: Tensor, index: readonly string[]): string {
+    const { node } = tensor;
+    if (node.op === 'constant' && node.attributes.values.length === 1)
+      return literal(at(node.attributes.values, 0), tensor.dtype);
+    return this.isInlined(tensor) ? this.computed(node, index) : this.load(tensor, index);
+  }
+
+  /** The value of a tensor in memory. */
+  load(tensor: Tensor, index: readonly string[]): string {
+    const isHome =
+      this.home !== undefined &&
+      index.length === this.home.index.length &&
+      index.every(
+        (part, axis) => part === this.home?.index[axis] && tensor.shape[axis] === this.home?.shape[axis],
+      );
+    return this.declare(tensor.dtype, this.read(tensor, isHome ? 'i' : position(index, tensor.shape)));
+  }
+
+  /** The C expression that reads a tensor in memory. */
+  read(tensor: Tensor, offset: string): string {
+    const known = this.inputs.findIndex(({ node, index }) => node === tensor.node && index === tensor.index);
+    const input = known < 0 ? this.inputs.push(tensor) - 1 : known;
+    if (offset !== 'i') this.scattered.add(input);
+    return `get(x${input}, ${offset})`;
+  }
+
+  /** A new variable. */
+  declare(dtype: DType, value: string): string {
+    const name = `v${this.next++}`;
+    this.lines.push(`const ${computeType(dtype)} ${name} = ${value};`);
+    return name;
+  }
+
+  /** Index variables for a position in a shape. */
+  unravel(from: string, shape: Shape): string[] {
+    const strides = rowMajorStrides(shape);
+    return shape.map((size, axis) => {
+      if (size === 1) return '0';
+      const name = `i${this.next++}`;
+      const stride = Math.max(1, at(strides, axis));
+      const quotient = stride === 1 ? from : `${from} / ${stride}`;
+      this.lines.push(
+        `const long long ${name} = ${axis === 0 ? quotient : `(${quotient}) % ${Math.max(1, size)}`};`,
+      );
+      return name;
+    });
+  }
+
+  /** The result of a node computed here. */
+  computed(node: Node, index: readonly string[]): string {
+    const dtype = at(node.results, 0).dtype;
+    switch (node.op) {
+      case 'cast':
+        return this.cast(node.operands[0], dtype, index);
+      case 'broadcast':
+        return this.element(node.operands[0], broadcastIndex(index, node.operands[0].shape));
+      case 'transpose': {
+        const { permutation } = node.attributes;
+        return this.element(
+          node.operands[0],
+          permutation.map((_, axis) => at(index, permutation.indexOf(axis))),
+        );
+      }
+      case 'slice': {
+        const { starts } = node.attributes;
+        const moved = index.map((part, axis) =>
+          starts[axis] === 0 ? part : `(${part} + ${at(starts, axis)})`,
+        );
+        return this.element(node.operands[0], moved);
+      }
+      case 'reshape':
+        return this.reshaped(node.operands[0], index, node.attributes.shape);
+      case 'rotary':
+        return this.rotary(node.operands, node.attributes.interleaved, index);
+      case 'gather': {
+        const [table, indices] = node.operands;
+        const row = this.load(indices, index.slice(0, indices.rank));
+        return this.load(table, [row, ...index.slice(indices.rank)]);
+      }
+      case 'pad': {
+        const [x] = node.operands;
+        const inner = index.map((part, axis) => `(${part} - ${at(node.attributes.before, axis)})`);
+        return this.guarded(
+          x,
+          inner,
+          inner.map((part, axis) => `${part} >= 0 && ${part} < ${at(x.shape, axis)}`).join(' && '),
+          '0',
+        );
+      }
+      case 'concat':
+        return this.joined(node.operands, node.attributes.axis, index);
+      default: {
+        const formula = formulas[node.op];
+        if (formula === undefined) throw new Error(`no kernel computes ${node.op}`);
+        const operands = (node.operands as readonly Tensor[]).map((operand) =>
+          this.element(operand, broadcastIndex(index, operand.shape)),
+        );
+        const value = formula(...operands);
+        return this.declare(dtype, dtype === 'f16' || dtype === 'bf16' ? `round_${dtype}(${value})` : value);
+      }
+    }
+  }
+
+  private cast(x: Tensor, dtype: DType, index: readonly string[]): string {
+    const value = this.element(x, index);
+    if (dtype === 'bool') return this.declare(dtype, `(int)(${value} != 0)`);
+    if (dtype === 'i32') return this.declare(dtype, `(int)${value}`);
+    return this.declare(dtype, dtype === 'f32' ? `(float)${value}` : `round_${dtype}((float)${value})`);
+  }
+
+  private reshaped(x: Tensor, index: readonly string[], shape: Shape): string {
+    const offset = position(index, shape);
+    if (!this.isInlined(x) && !(x.node.op === 'constant' && x.node.attributes.values.length === 1))
+      return this.declare(x.dtype, this.read(x, offset));
+    const name = `i${this.next++}`;
+    this.lines.push(`const long long ${name} = ${offset};`);
+    return this.element(x, this.unravel(name, x.shape));
+  }
+
+  private rotary(
+    [x, cos, sin]: readonly [Tensor, Tensor, Tensor],
+    interleaved: boolean,
+    index: readonly string[],
+  ): string {
+    const [b, s, h, d] = index as [string, string, string, string];
+    const half = at(x.shape, 3) / 2;
+    const pair = interleaved ? `(${d} / 2)` : `(${d} % ${half})`;
+    const [first, second] = interleaved ? [`2 * ${pair}`, `2 * ${pair} + 1`] : [pair, `${pair} + ${half}`];
+    const [p, q] = [this.load(x, [b, s, h, first]), this.load(x, [b, s, h, second])];
+    const angle = [at(cos.shape, 0) === 1 ? '0' : b, s, pair];
+    const [c, z] = [this.load(cos, angle), this.load(sin, angle)];
+    const isFirst = interleaved ? `${d} % 2 == 0` : `${d} < ${half}`;
+    return this.declare(x.dtype, `(${isFirst}) ? ${p} * ${c} - ${q} * ${z} : ${p} * ${z} + ${q} * ${c}`);
+  }
+
+  private joined(operands: readonly Tensor[], axis: number, index: readonly string[]): string {
+    const part = at(index, axis);
+    let start = 0;
+    const pieces = operands.map((operand) => {
+      const moved = index.map((other, a) => (a === axis ? `(${part} - ${start})` : other));
+      start += at(operand.shape, axis);
+      return { end: start, value: this.read(operand, position(moved, operand.shape)) };
+    });
+    const last = at(pieces, pieces.length - 1);
+    return this.declare(
+      at(operands, 0).dtype,
+      pieces
+        .slice(0, -1)
+        .reduceRight((rest, { end, value }) => `(${part} < ${end} ? ${value} : ${rest})`, last.value),
+    );
+  }
+
+  private guarded(x: Tensor, index: readonly string[], condition: string, otherwise: string): string {
+    return this.declare(
+      x.dtype,
+      `(${condition || 'true'}) ? ${this.read(x, position(index, x.shape))} : ${otherwise}`,
+    );
+  }
+}
+
+/** Index into an operand that is broadcast. */
+export function broadcastIndex(index: readonly string[], shape: Shape): string[] {
+  return shape.map((size, axis) => (size === 1 ? '0' : at(index, axis + index.length - shape.length)));
+}
+
+/** Position of an index in memory. */
+export function position(index: readonly string[], shape: Shape): string {
+  const strides = rowMajorStrides(shape);
+  const terms = index.flatMap((part, axis) =>
+    part === '0' ? [] : [at(strides, axis) === 1 ? part : `${part} * ${at(strides, axis)}LL`],
+  );
+  return terms.length === 0 ? '0' : terms.join(' + ');
+}
+
+const rounding: { readonly [D in DType]?: (value: number) => number } = {
+  f16: (value) => at(f16ToF32(f32ToF16(Float32Array.of(value))), 0),
+  bf16: (value) => at(bf16ToF32(f32ToBf16(Float32Array.of(value))), 0),
+};
+
+/** A number in C, rounded to its dtype. */
+export function literal(value: number, dtype: DType): string {
+  if (dtype === 'i32' || dtype === 'bool') return `(${Math.trunc(value)})`;
+  if (Number.isNaN(value)) return '(0.0f * INF)';
+  if (!Number.isFinite(value)) return value > 0 ? 'INF' : '(-INF)';
+  const rounded = rounding[dtype]?.(value) ?? Math.fround(value);
+  if (!Number.isFinite(rounded)) return rounded > 0 ? 'INF' : '(-INF)';
+  const digits = Object.is(rounded, -0) ? '-0.0' : rounded.toPrecision(9);
+  return `(${digits.includes('.') || digits.includes('e') ? digits : `${digits}.0`}f)`;
+}
+
+/** The only result of a node. */
+export function resultOf(node: Node): Tensor {
+  return at(resultsOf(node), 0);
+}

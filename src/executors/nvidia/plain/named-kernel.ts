@@ -1,0 +1,38 @@
+import { createHash } from 'node:crypto';
+import type { Tensor } from '../../../tensor/tensor.ts';
+import type { Kernel } from '../kernel.ts';
+import { storageType } from './expression.ts';
+
+/** Threads of most blocks. */
+export const threads = 256;
+
+/** A kernel whose body runs for each `i` below `count`. */
+export function kernelOf(
+  kind: string,
+  inputs: readonly Tensor[],
+  output: Tensor,
+  count: number,
+  body: readonly string[],
+): Kernel {
+  const parameters = inputs.map(({ dtype }, i) => `const ${storageType(dtype)}* x${i}`);
+  const rest = `(${[...parameters, `${storageType(output.dtype)}* y`].join(', ')}) {
+  const long long i = blockIdx.x * ${threads}LL + threadIdx.x;
+  if (i >= ${count}LL) return;
+  ${body.join('\n  ')}
+}`;
+  const grid = Math.max(1, Math.ceil(count / threads));
+  return namedKernel(kind, rest, [grid, 1, 1], [threads, 1, 1]);
+}
+
+/** A kernel named by what it does; `rest` is its source from the parameters on. */
+export function namedKernel(
+  kind: string,
+  rest: string,
+  grid: Kernel['grid'],
+  block: Kernel['block'],
+  sharedBytes = 0,
+): Kernel {
+  const key = `${rest}\n${grid}\n${block}\n${sharedBytes}`;
+  const name = `${kind}_${createHash('sha256').update(key).digest('hex').slice(0, 16)}`;
+  return { name, source: `extern "C" __global__ void ${name}${rest}`, grid, block, sharedBytes };
+}

@@ -1,0 +1,30 @@
+/** Source that stands before every kernel: reading and writing elements of each dtype, and sums over a block. */
+export const prelude = `
+struct f16 { unsigned short bits; };
+struct bf16 { unsigned short bits; };
+#define INF __int_as_float(0x7f800000)
+__device__ __forceinline__ float half_to_float(unsigned short h) { float x; asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(h)); return x; }
+__device__ __forceinline__ unsigned short float_to_half(float x) { unsigned short h; asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x)); return h; }
+__device__ __forceinline__ unsigned short float_to_bf16(float x) { unsigned short h; asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(h) : "f"(x)); return h; }
+__device__ __forceinline__ float get(const float* p, long long i) { return p[i]; }
+__device__ __forceinline__ int get(const int* p, long long i) { return p[i]; }
+__device__ __forceinline__ int get(const unsigned char* p, long long i) { return p[i]; }
+__device__ __forceinline__ float get(const f16* p, long long i) { return half_to_float(p[i].bits); }
+__device__ __forceinline__ float get(const bf16* p, long long i) { return __uint_as_float((unsigned)p[i].bits << 16); }
+__device__ __forceinline__ void put(float* p, long long i, float x) { p[i] = x; }
+__device__ __forceinline__ void put(int* p, long long i, int x) { p[i] = x; }
+__device__ __forceinline__ void put(unsigned char* p, long long i, int x) { p[i] = (unsigned char)(x != 0); }
+__device__ __forceinline__ void put(f16* p, long long i, float x) { p[i].bits = float_to_half(x); }
+__device__ __forceinline__ void put(bf16* p, long long i, float x) { p[i].bits = float_to_bf16(x); }
+__device__ __forceinline__ float round_f16(float x) { return half_to_float(float_to_half(x)); }
+__device__ __forceinline__ float round_bf16(float x) { return __uint_as_float((unsigned)float_to_bf16(x) << 16); }
+__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float plus(float a, float b) { return a + b; }
+__device__ __forceinline__ int plus(int a, int b) { return a + b; }
+__device__ __forceinline__ float larger(float a, float b) { return a != a ? a : (a < b ? b : a); }
+__device__ __forceinline__ int larger(int a, int b) { return a < b ? b : a; }
+__device__ __forceinline__ float smaller(float a, float b) { return a != a ? a : (b < a ? b : a); }
+__device__ __forceinline__ int smaller(int a, int b) { return b < a ? b : a; }
+__device__ __forceinline__ float warp_sum(float x) { for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d); return x; }
+__device__ __forceinline__ float warp_max(float x) { for (int d = 16; d; d >>= 1) x = larger(x, __shfl_xor_sync(~0u, x, d)); return x; }
+`;
