@@ -54,7 +54,16 @@ export function isIndexOperation({ op }: Node): boolean {
 
 /** Operations whose elements can be computed where they are needed, from operands that can too. */
 export function isPointwise(node: Node): boolean {
-  return node.op in formulas || node.op === 'cast' || isIndexOperation(node);
+  const others: readonly Op[] = ['cast', 'pad', 'concat', 'rotary'];
+  return node.op in formulas || others.includes(node.op) || isIndexOperation(node);
+}
+
+/** What kernels of one graph have in common. */
+export interface KernelContext {
+  /** Whether a tensor is computed inside the kernels that use it. */
+  readonly isInlined: (tensor: Tensor) => boolean;
+  /** C type of indices: 32 bits unless some tensor is larger. */
+  readonly indexType: 'int' | 'long long';
 }
 
 /** Writes the body of a kernel: expressions for elements of tensors, at given indices. */
@@ -64,17 +73,21 @@ export class ExpressionWriter {
   readonly inputs: Tensor[] = [];
   /** Inputs that are also read elsewhere than at `home`. */
   readonly scattered = new Set<number>();
-  private readonly isInlined: (tensor: Tensor) => boolean;
-  private readonly home: { readonly index: readonly string[]; readonly shape: Shape } | undefined;
+  private readonly context: KernelContext;
+  private home: { readonly index: readonly string[]; readonly shape: Shape } | undefined;
   private next = 0;
+  /** Variables by the element that they hold. */
+  private known = new Map<string, string>();
 
-  /** @param home the index that the kernel writes, whose position in memory is `i`. */
-  constructor(
-    isInlined: (tensor: Tensor) => boolean,
-    home?: { readonly index: readonly string[]; readonly shape: Shape },
-  ) {
-    this.isInlined = isInlined;
-    this.home = home;
+  constructor(context: KernelContext) {
+    this.context = context;
+  }
+
+  /** Index variables of the element that the kernel writes, whose position in memory is `i`. */
+  unravelHome(shape: Shape): readonly string[] {
+    const index = this.unravel('i', shape);
+    this.home = { index, shape };
+    return index;
   }
 
   /** A C expression of an element. */
@@ -82,7 +95,12 @@ export class ExpressionWriter {
     const { node } = tensor;
     if (node.op === 'constant' && node.attributes.values.length === 1)
       return literal(at(node.attributes.values, 0), tensor.dtype);
-    return this.isInlined(tensor) ? this.computed(node, index) : this.load(tensor, index);
+    const key = `${node.id}.${tensor.index}[${index.join()}]`;
+    const known = this.known.get(key);
+    if (known !== undefined) return known;
+    const value = this.context.isInlined(tensor) ? this.computed(node, index) : this.load(tensor, index);
+    this.known.set(key, value);
+    return value;
   }
 
   /** The value of a tensor in memory. */
@@ -120,7 +138,7 @@ export class ExpressionWriter {
       const stride = Math.max(1, at(strides, axis));
       const quotient = stride === 1 ? from : `${from} / ${stride}`;
       this.lines.push(
-        `const long long ${name} = ${axis === 0 ? quotient : `(${quotient}) % ${Math.max(1, size)}`};`,
+        `const ${this.context.indexType} ${name} = ${axis === 0 ? quotient : `(${quotient}) % ${Math.max(1, size)}`};`,
       );
       return name;
     });
@@ -143,10 +161,10 @@ export class ExpressionWriter {
       }
       case 'slice': {
         const { starts } = node.attributes;
-        const moved = index.map((part, axis) =>
-          starts[axis] === 0 ? part : `(${part} + ${at(starts, axis)})`,
+        return this.element(
+          node.operands[0],
+          index.map((part, axis) => moved(part, at(starts, axis))),
         );
-        return this.element(node.operands[0], moved);
       }
       case 'reshape':
         return this.reshaped(node.operands[0], index, node.attributes.shape);
@@ -159,13 +177,15 @@ export class ExpressionWriter {
       }
       case 'pad': {
         const [x] = node.operands;
-        const inner = index.map((part, axis) => `(${part} - ${at(node.attributes.before, axis)})`);
-        return this.guarded(
-          x,
-          inner,
-          inner.map((part, axis) => `${part} >= 0 && ${part} < ${at(x.shape, axis)}`).join(' && '),
-          '0',
-        );
+        const inner = index.map((part, axis) => moved(part, -at(node.attributes.before, axis)));
+        const { before, after } = node.attributes;
+        const conditions = inner.flatMap((part, axis) => [
+          ...(at(before, axis) > 0 ? [`${part} >= 0`] : []),
+          ...(at(after, axis) > 0 ? [`${part} < ${at(x.shape, axis)}`] : []),
+        ]);
+        const result = this.variable(dtype, '0');
+        this.block(conditions.join(' && ') || 'true', () => `${result} = ${this.element(x, inner)};`);
+        return result;
       }
       case 'concat':
         return this.joined(node.operands, node.attributes.axis, index);
@@ -190,10 +210,10 @@ export class ExpressionWriter {
 
   private reshaped(x: Tensor, index: readonly string[], shape: Shape): string {
     const offset = position(index, shape);
-    if (!this.isInlined(x) && !(x.node.op === 'constant' && x.node.attributes.values.length === 1))
+    if (!this.context.isInlined(x) && !(x.node.op === 'constant' && x.node.attributes.values.length === 1))
       return this.declare(x.dtype, this.read(x, offset));
     const name = `i${this.next++}`;
-    this.lines.push(`const long long ${name} = ${offset};`);
+    this.lines.push(`const ${this.context.indexType} ${name} = ${offset};`);
     return this.element(x, this.unravel(name, x.shape));
   }
 
@@ -206,36 +226,50 @@ export class ExpressionWriter {
     const half = at(x.shape, 3) / 2;
     const pair = interleaved ? `(${d} / 2)` : `(${d} % ${half})`;
     const [first, second] = interleaved ? [`2 * ${pair}`, `2 * ${pair} + 1`] : [pair, `${pair} + ${half}`];
-    const [p, q] = [this.load(x, [b, s, h, first]), this.load(x, [b, s, h, second])];
+    const [p, q] = [this.element(x, [b, s, h, `(${first})`]), this.element(x, [b, s, h, `(${second})`])];
     const angle = [at(cos.shape, 0) === 1 ? '0' : b, s, pair];
-    const [c, z] = [this.load(cos, angle), this.load(sin, angle)];
+    const [c, z] = [this.element(cos, angle), this.element(sin, angle)];
     const isFirst = interleaved ? `${d} % 2 == 0` : `${d} < ${half}`;
     return this.declare(x.dtype, `(${isFirst}) ? ${p} * ${c} - ${q} * ${z} : ${p} * ${z} + ${q} * ${c}`);
   }
 
   private joined(operands: readonly Tensor[], axis: number, index: readonly string[]): string {
     const part = at(index, axis);
+    const result = this.variable(at(operands, 0).dtype, '0');
     let start = 0;
-    const pieces = operands.map((operand) => {
-      const moved = index.map((other, a) => (a === axis ? `(${part} - ${start})` : other));
-      start += at(operand.shape, axis);
-      return { end: start, value: this.read(operand, position(moved, operand.shape)) };
-    });
-    const last = at(pieces, pieces.length - 1);
-    return this.declare(
-      at(operands, 0).dtype,
-      pieces
-        .slice(0, -1)
-        .reduceRight((rest, { end, value }) => `(${part} < ${end} ? ${value} : ${rest})`, last.value),
-    );
+    for (const operand of operands) {
+      const [from, to] = [start, start + at(operand.shape, axis)];
+      const inner = index.map((other, a) => (a === axis ? moved(part, -from) : other));
+      this.block(
+        `${part} >= ${from} && ${part} < ${to}`,
+        () => `${result} = ${this.element(operand, inner)};`,
+      );
+      start = to;
+    }
+    return result;
   }
 
-  private guarded(x: Tensor, index: readonly string[], condition: string, otherwise: string): string {
-    return this.declare(
-      x.dtype,
-      `(${condition || 'true'}) ? ${this.read(x, position(index, x.shape))} : ${otherwise}`,
-    );
+  private variable(dtype: DType, value: string): string {
+    const name = `v${this.next++}`;
+    this.lines.push(`${computeType(dtype)} ${name} = ${value};`);
+    return name;
   }
+
+  /** Statements that run on a condition; what they declare is not known outside. */
+  private block(condition: string, last: () => string): void {
+    const outside = this.known;
+    this.known = new Map(outside);
+    this.lines.push(`if (${condition}) {`);
+    const line = last();
+    this.lines.push(line, '}');
+    this.known = outside;
+  }
+}
+
+/** An index variable and a number. */
+function moved(part: string, by: number): string {
+  if (by === 0) return part;
+  return `(${part} ${by < 0 ? '-' : '+'} ${Math.abs(by)})`;
 }
 
 /** Index into an operand that is broadcast. */
@@ -247,7 +281,7 @@ export function broadcastIndex(index: readonly string[], shape: Shape): string[]
 export function position(index: readonly string[], shape: Shape): string {
   const strides = rowMajorStrides(shape);
   const terms = index.flatMap((part, axis) =>
-    part === '0' ? [] : [at(strides, axis) === 1 ? part : `${part} * ${at(strides, axis)}LL`],
+    part === '0' ? [] : [at(strides, axis) === 1 ? part : `${part} * ${at(strides, axis)}`],
   );
   return terms.length === 0 ? '0' : terms.join(' + ');
 }

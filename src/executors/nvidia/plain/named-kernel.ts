@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import { elementCount } from '../../../tensor/shape.ts';
 import type { Tensor } from '../../../tensor/tensor.ts';
 import type { Kernel } from '../kernel.ts';
 import { storageType } from './expression.ts';
@@ -6,18 +7,19 @@ import { storageType } from './expression.ts';
 /** Threads of most blocks. */
 export const threads = 256;
 
-/** A kernel whose body runs for each `i` below `count`. */
+/** A kernel whose body runs for each position `i` of the output. */
 export function kernelOf(
   kind: string,
   inputs: readonly Tensor[],
   output: Tensor,
-  count: number,
+  indexType: 'int' | 'long long',
   body: readonly string[],
 ): Kernel {
+  const count = elementCount(output.shape);
   const parameters = inputs.map(({ dtype }, i) => `const ${storageType(dtype)}* x${i}`);
   const rest = `(${[...parameters, `${storageType(output.dtype)}* y`].join(', ')}) {
-  const long long i = blockIdx.x * ${threads}LL + threadIdx.x;
-  if (i >= ${count}LL) return;
+  const ${indexType} i = (${indexType})blockIdx.x * ${threads} + threadIdx.x;
+  if (i >= ${count}) return;
   ${body.join('\n  ')}
 }`;
   const grid = Math.max(1, Math.ceil(count / threads));

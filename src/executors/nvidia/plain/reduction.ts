@@ -1,7 +1,7 @@
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { constant, type NodeOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
-import { computeType, ExpressionWriter, resultOf, storageType } from './expression.ts';
+import { computeType, ExpressionWriter, type KernelContext, resultOf, storageType } from './expression.ts';
 import { namedKernel, threads } from './named-kernel.ts';
 
 /** Largest number of blocks that share one reduction before a second pass joins their results. */
@@ -12,10 +12,7 @@ const mostParts = 256;
  * among them, else along the kept ones. Where that leaves the GPU idle, the work is cut into parts that a second
  * kernel joins, always in the same order.
  */
-export function reductionStages(
-  node: NodeOf<'sum' | 'max'>,
-  isInlined: (tensor: Tensor) => boolean,
-): readonly Stage[] {
+export function reductionStages(node: NodeOf<'sum' | 'max'>, context: KernelContext): readonly Stage[] {
   const [x] = node.operands;
   const output = resultOf(node);
   const kept = x.shape.map((size, axis) => (node.attributes.axes.includes(axis) ? 1 : size));
@@ -29,7 +26,7 @@ export function reductionStages(
   const wanted = Math.min(mostParts, Math.ceil(528 / blocks), Math.ceil(length / (lanes * 16)));
   const parts = blocks >= 264 || wanted < 2 ? 1 : wanted;
 
-  const writer = new ExpressionWriter(isInlined);
+  const writer = new ExpressionWriter(context);
   const [outer, inner] = [writer.unravel('column', kept), writer.unravel('r', reduced)];
   const index = kept.map((size, axis) => (size > 1 ? at(outer, axis) : at(inner, axis)));
   const value = writer.element(x, index);
@@ -46,10 +43,10 @@ export function reductionStages(
     `(${[...parameters, `${storageType(partial.dtype)}* y`].join(', ')}) {
   __shared__ ${type} shared[${threads}];
   const int lane = ${lane}, slot = ${slot};
-  const long long column = blockIdx.x * ${columns}LL + slot;
+  const ${context.indexType} column = (${context.indexType})blockIdx.x * ${columns} + slot;
   ${type} total = ${initial};
-  if (column < ${outputs}LL) {
-    for (long long r = blockIdx.y * ${lanes}LL + lane; r < ${length}LL; r += ${lanes * parts}LL) {
+  if (column < ${outputs}) {
+    for (${context.indexType} r = (${context.indexType})blockIdx.y * ${lanes} + lane; r < ${length}; r += ${lanes * parts}LL) {
       ${writer.lines.join('\n      ')}
       total = ${join}(total, ${value});
     }
@@ -60,7 +57,7 @@ export function reductionStages(
     if (lane < half) shared[slot * ${lanes} + lane] = ${join}(shared[slot * ${lanes} + lane], shared[slot * ${lanes} + lane + half]);
     __syncthreads();
   }
-  if (lane == 0 && column < ${outputs}LL) put(y, blockIdx.y * ${outputs}LL + column, shared[slot * ${lanes}]);
+  if (lane == 0 && column < ${outputs}) put(y, blockIdx.y * ${outputs}LL + column, shared[slot * ${lanes}]);
 }`,
     [Math.max(1, blocks), parts, 1],
     [threads, 1, 1],
