@@ -1,4 +1,5 @@
 import type { TensorMap } from '../../tensor/rewrite.ts';
+import { at } from '../../tensor/shape.ts';
 import type { Tensor } from '../../tensor/tensor.ts';
 
 /** Memory that a tensor is in: a graph input's, or a value that the program makes. */
@@ -37,7 +38,8 @@ export interface OutputAccess {
 
 /**
  * Chooses, for donated inputs, the outputs that take over their memory, so that the state of a training stays where it
- * is from step to step: an output made from the input elementwise, else the first of the same size.
+ * is from step to step. States go in and come out in one order, so if the donated inputs have the sizes of a stretch of
+ * the outputs, they are paired in that order; otherwise each takes the first output of its size that is left.
  * @param bytes of each graph input.
  */
 export function planDonations(
@@ -47,63 +49,56 @@ export function planDonations(
   steps: readonly StepAccess[],
 ): ReadonlyMap<number, Donation> {
   const donations = new Map<number, Donation>();
-  const takenOutputs = new Set<number>();
-  const takenValues = new Set<number>();
-  const give = (input: number, output: number, how: Donation['how']) => {
-    donations.set(input, { output, how });
-    takenOutputs.add(output);
-    const { location } = outputs[output] ?? {};
-    if (location?.kind === 'value') takenValues.add(location.value);
-  };
+  const movedValues = new Set<number>();
+  // An input that is an output must stay as it is until it is copied.
+  const kept = new Set(
+    outputs.flatMap(({ location }) => (location.kind === 'input' ? [location.index] : [])),
+  );
+  const mayBeMadeIn = inPlaceRule(steps);
+  for (const [input, output] of pairs(donated, bytes, outputs)) {
+    const { location } = at(outputs, output);
+    if (location.kind === 'input') {
+      if (location.index === input) donations.set(input, { output, how: 'same' });
+    } else if (!kept.has(input)) {
+      const moves = !movedValues.has(location.value) && mayBeMadeIn(input, location.value);
+      if (moves) movedValues.add(location.value);
+      donations.set(input, { output, how: moves ? 'inPlace' : 'copy' });
+    }
+  }
+  return donations;
+}
+
+/** Donated inputs and the outputs of their size. */
+function pairs(
+  donated: readonly number[],
+  bytes: readonly number[],
+  outputs: readonly OutputAccess[],
+): readonly (readonly [input: number, output: number])[] {
+  const fits = (input: number, output: number) => outputs[output]?.bytes === bytes[input];
+  for (let shift = outputs.length - donated.length; shift >= 0; shift--) {
+    if (donated.every((input, k) => fits(input, k + shift)))
+      return donated.map((input, k) => [input, k + shift] as const);
+  }
+  const taken = new Set<number>();
+  return donated.flatMap((input) => {
+    const output = outputs.findIndex((_, index) => !taken.has(index) && fits(input, index));
+    taken.add(output);
+    return output < 0 ? [] : [[input, output] as const];
+  });
+}
+
+/** Tells whether a value may be made in an input's memory: nothing else reads that while or after it is made. */
+function inPlaceRule(steps: readonly StepAccess[]): (input: number, value: number) => boolean {
   const maker = new Map(steps.flatMap(({ writes }, step) => writes.map((value) => [value, step] as const)));
   const lastRead = new Map<number, number>();
   steps.forEach(({ reads }, step) => {
     for (const read of reads) if (read.kind === 'input') lastRead.set(read.index, step);
   });
-
-  const mayBeMadeIn = (input: number, value: number): boolean => {
+  return (input, value) => {
     const step = maker.get(value);
-    if (step === undefined) return false;
     const last = lastRead.get(input) ?? -1;
-    return last < step || (last === step && isElementwise(steps[step], input, value));
+    return step !== undefined && (last < step || (last === step && isElementwise(steps[step], input, value)));
   };
-  /** Free outputs of the input's size; a value in several outputs can move only once. */
-  const candidates = (input: number) =>
-    outputs.flatMap((output, index) => {
-      const isFree = !takenOutputs.has(index) && output.bytes === bytes[input];
-      return isFree && !(output.location.kind === 'value' && takenValues.has(output.location.value))
-        ? [{ index, location: output.location }]
-        : [];
-    });
-  const rounds: ((input: number) => Donation | undefined)[] = [
-    (input) => {
-      const same = candidates(input).find(
-        ({ location }) => location.kind === 'input' && location.index === input,
-      );
-      return same && { output: same.index, how: 'same' };
-    },
-    (input) => {
-      const made = candidates(input).find(({ location }) => {
-        if (location.kind !== 'value') return false;
-        const step = maker.get(location.value);
-        return step !== undefined && lastRead.get(input) === step && mayBeMadeIn(input, location.value);
-      });
-      return made && { output: made.index, how: 'inPlace' };
-    },
-    // States go in and come out in one order, so the first output of the size is most likely the same weight.
-    (input) => {
-      const first = candidates(input).find(({ location }) => location.kind === 'value');
-      if (first?.location.kind !== 'value') return undefined;
-      return { output: first.index, how: mayBeMadeIn(input, first.location.value) ? 'inPlace' : 'copy' };
-    },
-  ];
-  for (const choose of rounds) {
-    for (const input of donated) {
-      const donation = donations.has(input) ? undefined : choose(input);
-      if (donation !== undefined) give(input, donation.output, donation.how);
-    }
-  }
-  return donations;
 }
 
 /** Whether every read of an input by a step may share memory with a value that it makes. */

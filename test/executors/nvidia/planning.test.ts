@@ -84,6 +84,10 @@ describe('donated memory', () => {
     });
   });
 
+  it('is left alone when it is another output', () => {
+    expect(plan([step([given(0)], [0], [[0, 0]])], [given(0), made(0)])).toEqual({});
+  });
+
   it('moves a value to one place only', () => {
     const steps = [
       step(
