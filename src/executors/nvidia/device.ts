@@ -26,6 +26,7 @@ export class Device {
   readonly memory: DeviceMemory;
   readonly pinned: PinnedMemory;
   private readonly ordinal: number;
+  private lastWait: Promise<void> = Promise.resolve();
 
   /** @throws Error when there is no driver or no such GPU. */
   constructor(index = 0) {
@@ -104,11 +105,18 @@ export class Device {
     return true;
   }
 
-  /** Resolves when everything before an event is done; the event loop runs on meanwhile. */
-  async waitFor(event: bigint): Promise<void> {
-    if (this.isDone(event)) return;
-    const status = await callAsync(this.driver.cuEventSynchronize, event);
-    this.driver.check(status, 'the work on the GPU');
+  /**
+   * Resolves when everything before an event is done; the event loop runs on meanwhile. Waits are one after the other:
+   * the stream reaches its events in order, and worker threads are few.
+   */
+  waitFor(event: bigint): Promise<void> {
+    const waiting = this.lastWait.then(async () => {
+      if (this.isDone(event)) return;
+      const status = await callAsync(this.driver.cuEventSynchronize, event);
+      this.driver.check(status, 'the work on the GPU');
+    });
+    this.lastWait = waiting.catch(() => undefined);
+    return waiting;
   }
 
   /** Milliseconds of GPU time that a call of `queue` takes, on average over `count` calls. Blocks. */

@@ -14,6 +14,9 @@ export const cacheVariable = 'ZOETROPE_CACHE';
 /** Dynamic shared memory that every kernel may have without asking. */
 const freeSharedBytes = 48 * 1024;
 
+/** Kernels compiled at the same time; more would wait for worker threads. */
+const compilers = 16;
+
 /** Queues a kernel on the pointers that it was bound to. */
 export type Launch = () => void;
 
@@ -36,13 +39,19 @@ export class KernelCache {
 
   /** Compiles and loads what is not known yet, several at a time. */
   async prepare(kernels: readonly Kernel[]): Promise<void> {
-    await Promise.all(
-      kernels.map((kernel) => {
-        const loading = this.loading.get(kernel.name) ?? this.load(kernel);
-        this.loading.set(kernel.name, loading);
-        return loading;
-      }),
+    const unknown = new Map(
+      kernels.flatMap((kernel) => (this.loading.has(kernel.name) ? [] : [[kernel.name, kernel] as const])),
     );
+    const pending = [...unknown.values()];
+    const workers = Array.from({ length: Math.min(compilers, pending.length) }, async () => {
+      for (let kernel = pending.pop(); kernel !== undefined; kernel = pending.pop()) {
+        const loading = this.load(kernel);
+        this.loading.set(kernel.name, loading);
+        await loading;
+      }
+    });
+    await Promise.all(workers);
+    await Promise.all(kernels.map(({ name }) => this.loading.get(name)));
   }
 
   /** A launch of a prepared kernel on fixed addresses. */
