@@ -41,7 +41,7 @@ const reducers = 128;
 const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionProblem) => Body>> = {
   forward: (problem) => {
     const { y, kernel } = problem;
-    const [cin, cout] = channels(problem);
+    const cin = at(kernel, kernel.length - 1);
     const count = elementCount(y);
     return {
       code: `  long long index = blockIdx.x * 256LL + threadIdx.x;
@@ -57,13 +57,13 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
       for (int c = 0; c < ${cin}; c++) sum += xs[c] * ks[c];
     }`,
   )}
-  out[index] = sum; (void)${cout};`,
+  out[index] = sum;`,
       launch: lines(count),
     };
   },
   inputGradient: (problem) => {
     const { x, y, kernel, strides, padding } = problem;
-    const [cin, cout] = channels(problem);
+    const cout = at(kernel, 0);
     const count = elementCount(x);
     const outputs = strides.map((stride, axis) => {
       const moved = `p${axis + 1} + ${at(padding, axis)[0]} - t${axis}`;
@@ -87,7 +87,7 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
       for (int c = 0; c < ${cout}; c++) sum += ys[c] * ks[c * ${elementCount(kernel.slice(1))}LL];
     }`,
   )}
-  out[index] = sum; (void)${cin};`,
+  out[index] = sum;`,
       launch: lines(count),
     };
   },
@@ -119,10 +119,6 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
     };
   },
 };
-
-function channels({ kernel }: ConvolutionProblem): readonly [cin: number, cout: number] {
-  return [at(kernel, kernel.length - 1), at(kernel, 0)];
-}
 
 /** Declares `p0`, `p1`, .. as the index along each axis. */
 function unravel(prefix: string, from: string, shape: Shape): string {
