@@ -6,9 +6,9 @@ import type { AutoencoderConfig } from './config.ts';
 
 /** Shares of the terms of {@link autoencoderLoss}; the reconstruction's own is 1. */
 export interface AutoencoderLossWeights {
-  /** Differences between neighbours in time, height and width: sharp edges and quiet stills. Default 0.5. */
+  /** Differences between neighbours in time, height and width: sharp edges and quiet stills. Default 0.1. */
   readonly gradient?: number;
-  /** Divergence of the latents' distribution from a standard normal one, per latent value. Default 1e-4. */
+  /** Divergence of the latents' distribution from a standard normal one, per latent value. Default 5e-4. */
   readonly kl?: number;
 }
 
@@ -25,7 +25,7 @@ export interface AutoencoderLoss {
   readonly squaredError: Tensor;
 }
 
-const defaults = { gradient: 0.5, kl: 1e-4 };
+const defaults = { gradient: 0.1, kl: 5e-4 };
 
 /**
  * The loss of a variational autoencoder (Kingma & Welling 2014): video [B, 1+4k, H, W, 3] in -1 to 1, and standard normal
