@@ -288,7 +288,7 @@ describe('zoetrope dataset check', () => {
     });
     expect(await early('--html', folder)).toMatchObject({
       code: 1,
-      stderr: expect.stringMatching(/is not a file/),
+      stderr: expect.stringMatching(/a folder stands there/),
     });
     expect(await early('--plan-for', join(folder, 'none.json'))).toMatchObject({
       code: 1,
