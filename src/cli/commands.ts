@@ -35,6 +35,14 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
         summary: 'Train the network that compresses videos',
         load: async () => (await import('./train-autoencoder.ts')).trainAutoencoder,
       },
+      cache: {
+        summary: "Encode a transformer's clips once",
+        load: async () => (await import('./train-cache.ts')).trainCache,
+      },
+      transformer: {
+        summary: 'Train the network that makes videos',
+        load: async () => (await import('./train-transformer.ts')).trainTransformer,
+      },
     },
   },
 };

@@ -53,7 +53,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
     const path = join(settings.out, 'autoencoder.safetensors');
     const command = `zoetrope train autoencoder --recipe ${settings.recipe} --device ${settings.device}`;
     const origin = { recipe, file: settings.recipe, command, steps: outcome.step };
-    await writeTrainedAutoencoder(path, executor, config, outcome.state, origin);
+    await writeTrainedAutoencoder(path, executor, config, outcome.state, origin, settings.threads);
     terminal.stdout.write(`Wrote ${path}\n`);
     return 0;
   },

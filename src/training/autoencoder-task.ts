@@ -7,17 +7,17 @@ import {
   latentSpec,
 } from '../models/autoencoder/config.ts';
 import { autoencoderLoss } from '../models/autoencoder/loss.ts';
-import { latentShapeOf } from '../models/latent-spec.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { fold, keyFromSeed, normal } from '../random/philox.ts';
-import { fromFloat32, zeros } from '../tensor/host-tensor.ts';
+import { fromFloat32 } from '../tensor/host-tensor.ts';
 import { at, elementCount, type TensorType } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { BatchMaker, BatchPlanner } from './batch.ts';
 import { presetOf } from './preset.ts';
 import type { AutoencoderRecipe, Variant } from './recipe.ts';
 import type { TrainingModel } from './step.ts';
-import { drawVariant, variantName, worldClip, writePixels } from './world-clips.ts';
+import { latentsShape, variantsByName, videoOf, videoShape, worldBatchMaker } from './world-batches.ts';
+import { drawVariant, variantName } from './world-clips.ts';
 
 /** A batch of an autoencoder's training. */
 interface AutoencoderBatch<Leaf> {
@@ -86,32 +86,21 @@ export function latentPositions(types: object): number {
 
 /** Renders the planned worlds and draws the step's noise. */
 export function autoencoderBatchMaker(config: AutoencoderConfig, recipe: AutoencoderRecipe): BatchMaker {
-  const { data, seed } = recipe;
-  const byName = new Map(data.variants.map((variant) => [variantName(variant), variant]));
-  return async ({ step, variant: name, clips }) => {
-    const variant = byName.get(name);
-    if (variant === undefined) throw new Error(`no variant ${name} in the recipe`);
-    const types = batchTypes(config, variant);
-    const video = zeros('f32', types.video.shape);
-    const size = elementCount(types.video.shape.slice(1));
-    for (const [i, [world]] of clips.entries()) {
-      writePixels(worldClip(data, world ?? 0, variant).video, video.data, i * size);
-    }
-    const key = fold(fold(keyFromSeed(seed), 'latent noise'), step);
-    const noise = fromFloat32('f32', types.noise.shape, normal(key, elementCount(types.noise.shape)));
-    return {
-      variant: name,
-      values: { video, noise },
-      facts: { clips: clips.length, pixels: elementCount(types.video.shape) / 3 },
-    };
+  const variants = variantsByName(recipe.data);
+  const makeWorlds = worldBatchMaker(recipe.data);
+  return async (plan) => {
+    const video = videoOf((await makeWorlds(plan)).values);
+    const { noise } = batchTypes(config, variants(plan.variant));
+    const key = fold(fold(keyFromSeed(recipe.seed), 'latent noise'), plan.step);
+    const draws = fromFloat32('f32', noise.shape, normal(key, elementCount(noise.shape)));
+    const facts = { clips: plan.clips.length, pixels: elementCount(video.shape) / 3 };
+    return { variant: plan.variant, values: { video, noise: draws }, facts };
   };
 }
 
 function batchTypes(config: AutoencoderConfig, variant: Variant): AutoencoderBatch<TensorType> {
-  const { clips, frames, height, width } = variant;
-  const latent = latentShapeOf(latentSpec(config), frames, variant);
   return {
-    video: { shape: [clips, frames, height, width, 3], dtype: 'f32' },
-    noise: { shape: [clips, ...latent], dtype: 'f32' },
+    video: { shape: videoShape(variant, variant.clips), dtype: 'f32' },
+    noise: { shape: latentsShape(variant, variant.clips, latentSpec(config)), dtype: 'f32' },
   };
 }

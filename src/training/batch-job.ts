@@ -1,16 +1,37 @@
+import { LatentCache } from '../data/latent-cache.ts';
 import type { AutoencoderConfig } from '../models/autoencoder/config.ts';
+import type { TransformerConfig } from '../models/transformer/config.ts';
 import { autoencoderBatchMaker } from './autoencoder-task.ts';
 import type { BatchMaker } from './batch.ts';
-import type { AutoencoderRecipe } from './recipe.ts';
+import type { AutoencoderRecipe, TransformerRecipe, WorldsData } from './recipe.ts';
+import { transformerBatchMaker } from './transformer-task.ts';
+import { worldBatchMaker } from './world-batches.ts';
 
 /** What a thread has to know to make batches: plain data. */
-export type BatchJob = {
-  readonly kind: 'autoencoder';
-  readonly config: AutoencoderConfig;
-  readonly recipe: AutoencoderRecipe;
-};
+export type BatchJob =
+  | {
+      readonly kind: 'autoencoder';
+      readonly config: AutoencoderConfig;
+      readonly recipe: AutoencoderRecipe;
+    }
+  | {
+      readonly kind: 'transformer';
+      readonly config: TransformerConfig;
+      readonly recipe: TransformerRecipe;
+      /** Folder of the latent cache. */
+      readonly cache: string;
+    }
+  | { readonly kind: 'worlds'; readonly data: WorldsData };
 
 /** Opens what a job's batches are made of. */
 export async function openBatchMaker(job: BatchJob): Promise<BatchMaker> {
-  return autoencoderBatchMaker(job.config, job.recipe);
+  switch (job.kind) {
+    case 'autoencoder':
+      return autoencoderBatchMaker(job.config, job.recipe);
+    case 'transformer':
+      // Open as long as the thread lives: the end of the thread closes the files.
+      return transformerBatchMaker(job.config, job.recipe, await LatentCache.open(job.cache));
+    case 'worlds':
+      return worldBatchMaker(job.data);
+  }
 }

@@ -1,3 +1,4 @@
+import type { CachedCaptions } from '../data/latent-cache.ts';
 import type { HostTensor } from '../tensor/host-tensor.ts';
 
 /** What goes to the device for one step. */
@@ -8,6 +9,8 @@ export interface Batch {
   readonly values: BatchValues;
   /** Numbers to report with the step's metrics, such as how full it is. */
   readonly facts: Readonly<Record<string, number>>;
+  /** Captions of its clips, where they are to be stored rather than trained on. */
+  readonly captions?: readonly CachedCaptions[];
 }
 
 /** A tree of host tensors that can be sent to another thread. */

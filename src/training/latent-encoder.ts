@@ -8,50 +8,43 @@ import {
 import { type AutoencoderSpec, autoencoderSpec, encode } from '../models/autoencoder/autoencoder.ts';
 import type { AutoencoderConfig } from '../models/autoencoder/config.ts';
 import type { Parameters } from '../nn/parameters.ts';
-import { type HostTensor, toFloat32, zeros } from '../tensor/host-tensor.ts';
-import { elementCount } from '../tensor/shape.ts';
+import { type HostTensor, toFloat32 } from '../tensor/host-tensor.ts';
+import { at, elementCount } from '../tensor/shape.ts';
 import { trace } from '../tensor/trace.ts';
 import { leaves } from '../tensor/tree.ts';
-import type { Video } from '../video/frames.ts';
-import { writePixels } from './world-clips.ts';
 
 /** Encodes clips of few sizes in batches, for the latent cache and its statistics. Dispose it to free its memory. */
 export class LatentEncoder implements Disposable {
-  /** Clips of a batch. */
-  readonly batch: number;
   readonly #executor: Executor;
   readonly #config: AutoencoderConfig;
   readonly #parameters: readonly DeviceBuffer[];
   readonly #compiled = new Map<string, Executable>();
 
   /** @param parameters host tensors in the form of `autoencoderSpec(config)`. */
-  constructor(executor: Executor, config: AutoencoderConfig, parameters: object, batch: number) {
+  constructor(executor: Executor, config: AutoencoderConfig, parameters: object) {
     this.#executor = executor;
     this.#config = config;
     this.#parameters = leaves(uploadTree(executor, parameters)) as DeviceBuffer[];
-    this.batch = batch;
   }
 
   /**
    * Means of the posterior of each clip, not normalised, f32 [T', H', W', C].
-   * @param videos clips of one size, 1 to {@link batch} of them.
+   * @param video [B, T, H, W, 3], -1 to 1.
    */
-  async encode(videos: readonly Video[]): Promise<HostTensor<'f32'>[]> {
-    const [first] = videos;
-    if (first === undefined) return [];
-    const shape = [this.batch, first.frames, first.height, first.width, 3];
-    const pixels = zeros('f32', shape);
-    // Places that are not filled are encoded too, as grey, so that every batch has the one compiled size.
-    for (const [i, video] of videos.entries()) writePixels(video, pixels.data, i * video.data.length);
-    const executable = await this.#executableFor(shape);
-    using input = this.#executor.upload(pixels);
+  async encode(video: HostTensor<'f32'>): Promise<HostTensor<'f32'>[]> {
+    const executable = await this.#executableFor(video.shape);
+    using input = this.#executor.upload(video);
     const [output] = await this.#executor.run(executable, [...this.#parameters, input]);
     if (output === undefined) throw new Error('the encoder gave nothing');
     using latents = output;
     const values = toFloat32(await this.#executor.download(latents));
-    const one = latents.shape.slice(1);
-    const size = elementCount(one);
-    return videos.map((_, i) => ({ dtype: 'f32', shape: one, data: values.slice(i * size, (i + 1) * size) }));
+    const shape = latents.shape.slice(1);
+    const size = elementCount(shape);
+    return Array.from({ length: at(video.shape, 0) }, (_, i) => ({
+      dtype: 'f32',
+      shape,
+      data: values.slice(i * size, (i + 1) * size),
+    }));
   }
 
   async #executableFor(shape: readonly number[]): Promise<Executable> {

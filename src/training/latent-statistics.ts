@@ -1,44 +1,31 @@
 import type { Executor } from '../executors/executor.ts';
 import type { AutoencoderConfig } from '../models/autoencoder/config.ts';
 import { at } from '../tensor/shape.ts';
+import type { BatchPool } from './batch-pool.ts';
+import { encodeWorlds } from './encode-worlds.ts';
 import { LatentEncoder } from './latent-encoder.ts';
 import type { AutoencoderRecipe } from './recipe.ts';
-import { drawVariant, variantName, type WorldClip, worldClip } from './world-clips.ts';
 
-const encodedAtOnce = 4;
 /** Below this a channel carries nothing, and dividing by its deviation would blow noise up. */
 const smallestDeviation = 1e-4;
 
 /**
  * The configuration with mean and standard deviation of each latent channel, measured over clips of the recipe.
  * @param parameters host tensors in the form of the autoencoder's specification.
+ * @param pool of the job `worlds` with the recipe's data.
  */
 export async function measureLatents(
   executor: Executor,
   config: AutoencoderConfig,
   parameters: object,
-  recipe: AutoencoderRecipe,
+  { data, statisticsClips }: AutoencoderRecipe,
+  pool: BatchPool,
 ): Promise<AutoencoderConfig> {
-  using encoder = new LatentEncoder(executor, config, parameters, encodedAtOnce);
+  using encoder = new LatentEncoder(executor, config, parameters);
   const sums = new ChannelSums(config.latentChannels);
-  for (const clips of groups(recipe)) {
-    for (const { data } of await encoder.encode(clips.map(({ video }) => video))) sums.add(data);
-  }
+  for await (const { latents } of encodeWorlds(encoder, pool, data, 0, statisticsClips))
+    sums.add(latents.data);
   return { ...config, latentMean: sums.mean, latentStd: sums.deviation };
-}
-
-/** The clips to be measured, in groups of one size. */
-function* groups({ data, statisticsClips }: AutoencoderRecipe): Generator<WorldClip[]> {
-  const waiting = new Map<string, WorldClip[]>();
-  for (let index = 0; index < statisticsClips; index++) {
-    const variant = at(data.variants, drawVariant(data.variants, data.seed, 'statistics variant', index));
-    const name = variantName(variant);
-    const group = waiting.get(name) ?? [];
-    waiting.set(name, group);
-    group.push(worldClip(data, index % data.clips, variant));
-    if (group.length === encodedAtOnce) yield group.splice(0);
-  }
-  for (const group of waiting.values()) if (group.length > 0) yield group;
 }
 
 /** Mean and deviation of each channel of values whose last axis is the channel, in float64. */

@@ -1,5 +1,5 @@
 import { appendFile, readFile } from 'node:fs/promises';
-import { writeFileAtomic } from '../data/atomic-file.ts';
+import { writeFileAtomic } from '../atomic-file.ts';
 
 /** One line of a run's metrics. */
 export interface MetricsLine {

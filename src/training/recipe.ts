@@ -106,7 +106,7 @@ export interface Budget {
   readonly rows: number;
   /** Video tokens of a row. */
   readonly video: number;
-  /** Text tokens (bytes) of a row. */
+  /** Text tokens of a row, 4 bytes each. */
   readonly text: number;
   /** Most clips of a row. */
   readonly segments: number;
@@ -263,7 +263,7 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
       {
         rows: integer({ min: 1 }, 'Packed sequences of a step.'),
         video: integer({ min: 1 }, 'Video tokens of a row.'),
-        text: integer({ min: 1 }, 'Text tokens (bytes) of a row.'),
+        text: integer({ min: 1 }, 'Text tokens of a row, 4 bytes each.'),
         segments: integer({ min: 1 }, 'Most clips of a row.'),
       },
       'Static sizes of a step.',

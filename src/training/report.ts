@@ -1,6 +1,6 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFileAtomic } from '../data/atomic-file.ts';
+import { writeFileAtomic } from '../atomic-file.ts';
 import type { MetricsLine } from './metrics.ts';
 
 /** What a report shows. */

@@ -1,6 +1,6 @@
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeFileAtomic } from '../data/atomic-file.ts';
+import { writeFileAtomic } from '../atomic-file.ts';
 import { type DeviceBuffer, disposeAll, type Executable, type Executor } from '../executors/executor.ts';
 import { type AutoencoderSpec, autoencoderSpec, decode, encode } from '../models/autoencoder/autoencoder.ts';
 import type { AutoencoderConfig } from '../models/autoencoder/config.ts';

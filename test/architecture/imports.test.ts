@@ -31,8 +31,9 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   executors: ['tensor'],
   nn: ['tensor', 'random'],
   models: ['errors', 'tensor', 'nn', 'random'],
+  diffusion: ['errors', 'tensor', 'random'],
   video: ['atomic-file', 'errors', 'random', 'tensor'],
-  data: ['atomic-file', 'errors', 'random', 'tensor', 'video'],
+  data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
   training: [
     'atomic-file',

@@ -1,0 +1,189 @@
+import { createHash } from 'node:crypto';
+import { mkdir, readFile, stat } from 'node:fs/promises';
+import { join } from 'node:path';
+import { writeFileAtomic } from '../atomic-file.ts';
+import { UserError } from '../errors.ts';
+import { entryOf, openSafetensors, type SafetensorsFile, writeSafetensors } from '../storage/safetensors.ts';
+import { fromFloat32, type HostTensor, toFloat32 } from '../tensor/host-tensor.ts';
+import { at, type Shape } from '../tensor/shape.ts';
+
+/** Captions of a clip by level of detail. */
+export type CachedCaptions = Readonly<Record<'short' | 'medium' | 'detailed', string>>;
+
+/** What a cache holds and what it was made from: plain data. */
+export interface LatentCacheHeader {
+  /** SHA-256 of the autoencoder's file: latents of another one are another language. */
+  readonly autoencoder: string;
+  /** The latents' statistics and strides, as the autoencoder's file has them. */
+  readonly latent: object;
+  /** Where the clips come from: the data part of a recipe. */
+  readonly source: object;
+  /** Number of clips. */
+  readonly clips: number;
+}
+
+/** A clip to be stored. */
+export interface ClipToCache {
+  /** Normalised latents, f32 [T', H', W', C]. */
+  readonly latents: HostTensor;
+  readonly captions: CachedCaptions;
+}
+
+/** Clips in one file. */
+export const clipsPerShard = 512;
+
+const headerFile = 'cache.json';
+const format = 'latent cache 1';
+
+/**
+ * Clips encoded once, so that training a transformer never decodes: a folder of safetensors files of
+ * {@link clipsPerShard} clips each, latents in f16, captions in the metadata.
+ */
+export class LatentCache implements AsyncDisposable {
+  readonly header: LatentCacheHeader;
+  /** Digest of the header, which with the clips' order decides the data: 16 hexadecimal digits. */
+  readonly digest: string;
+  readonly #shards: readonly SafetensorsFile[];
+  readonly #captions: readonly CachedCaptions[];
+
+  private constructor(
+    header: LatentCacheHeader,
+    shards: readonly SafetensorsFile[],
+    captions: readonly CachedCaptions[],
+  ) {
+    this.header = header;
+    this.digest = createHash('sha256').update(JSON.stringify(header)).digest('hex').slice(0, 16);
+    this.#shards = shards;
+    this.#captions = captions;
+  }
+
+  /**
+   * Opens a complete cache; its memory is that of the captions and the files' headers.
+   * @throws UserError when it is missing, incomplete or damaged.
+   */
+  static async open(folder: string): Promise<LatentCache> {
+    const header = await readHeader(folder);
+    if (header === undefined)
+      throw new UserError(`${folder}: is no latent cache; make one with zoetrope train cache`);
+    const shards: SafetensorsFile[] = [];
+    const captions: CachedCaptions[] = [];
+    try {
+      for (let shard = 0; shard * clipsPerShard < header.clips; shard++) {
+        const path = shardPath(folder, shard);
+        if (!(await exists(path))) {
+          throw new UserError(
+            `${folder}: the latent cache is incomplete; finish it with zoetrope train cache`,
+          );
+        }
+        const file = await openSafetensors(path);
+        shards.push(file);
+        captions.push(...(JSON.parse(file.metadata.get('captions') ?? '[]') as CachedCaptions[]));
+      }
+      if (captions.length !== header.clips) {
+        throw new UserError(
+          `${folder}: has captions of ${captions.length} clips, not ${header.clips}; make it anew`,
+        );
+      }
+    } catch (error) {
+      await Promise.all(shards.map((file) => file.close()));
+      throw error;
+    }
+    return new LatentCache(header, shards, captions);
+  }
+
+  /** Captions of clip `index`. */
+  captions(index: number): CachedCaptions {
+    return at(this.#captions, index);
+  }
+
+  /** Shape of the latents of clip `index`, [T', H', W', C]. */
+  shape(index: number): Shape {
+    const stored = this.#shardOf(index).tensors.get(nameOf(index));
+    if (stored === undefined) throw new Error(`the latent cache has no clip ${index}`);
+    return stored.shape;
+  }
+
+  /** Normalised latents of clip `index`, f32 [T', H', W', C]. */
+  async read(index: number): Promise<HostTensor<'f32'>> {
+    const stored = await this.#shardOf(index).read(nameOf(index));
+    return fromFloat32('f32', stored.shape, toFloat32(stored));
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await Promise.all(this.#shards.map((file) => file.close()));
+  }
+
+  #shardOf(index: number): SafetensorsFile {
+    return at(this.#shards, Math.floor(index / clipsPerShard));
+  }
+}
+
+/**
+ * Begins or goes on with a cache.
+ * @returns numbers of the shards that are missing.
+ * @throws UserError when the folder holds another cache, or cannot be written.
+ */
+export async function prepareLatentCache(folder: string, header: LatentCacheHeader): Promise<number[]> {
+  await mkdir(folder, { recursive: true });
+  const before = await readHeader(folder);
+  if (before !== undefined && JSON.stringify(before) !== JSON.stringify(header)) {
+    const differing = (['autoencoder', 'source', 'clips', 'latent'] as const).find(
+      (name) => JSON.stringify(before[name]) !== JSON.stringify(header[name]),
+    );
+    throw new UserError(
+      `${folder}: holds latents of another ${differing}; choose another folder, or remove it`,
+    );
+  }
+  await writeFileAtomic(join(folder, headerFile), `${JSON.stringify({ format, ...header })}\n`);
+  const shards = Array.from({ length: Math.ceil(header.clips / clipsPerShard) }, (_, shard) => shard);
+  const there = await Promise.all(shards.map((shard) => exists(shardPath(folder, shard))));
+  return shards.filter((shard) => there[shard] !== true);
+}
+
+/**
+ * Writes a shard, wholly or not at all.
+ * @param clips its clips in order; all of {@link clipsPerShard} but in the last shard.
+ */
+export async function writeLatentShard(
+  folder: string,
+  shard: number,
+  clips: readonly ClipToCache[],
+): Promise<void> {
+  const stored = clips.map(({ latents }, i) =>
+    entryOf(nameOf(shard * clipsPerShard + i), fromFloat32('f16', latents.shape, toFloat32(latents))),
+  );
+  const captions = JSON.stringify(clips.map((clip) => clip.captions));
+  await writeSafetensors(shardPath(folder, shard), stored, new Map([['captions', captions]]));
+}
+
+/** SHA-256 of a file, hexadecimal: what a cache knows its autoencoder by. */
+export async function fileDigest(path: string): Promise<string> {
+  const content = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    throw new UserError(`${path}: cannot be read (${error.code}); check the path`);
+  });
+  return createHash('sha256').update(content).digest('hex');
+}
+
+async function readHeader(folder: string): Promise<LatentCacheHeader | undefined> {
+  const content = await readFile(join(folder, headerFile), 'utf8').catch(() => undefined);
+  if (content === undefined) return undefined;
+  try {
+    const { format: found, ...header } = JSON.parse(content) as LatentCacheHeader & { format: string };
+    if (found === format) return header;
+  } catch {
+    // Refused below, as everything that is not ours.
+  }
+  throw new UserError(`${join(folder, headerFile)}: is not of the format '${format}'; remove the folder`);
+}
+
+function shardPath(folder: string, shard: number): string {
+  return join(folder, `shard-${String(shard).padStart(5, '0')}.safetensors`);
+}
+
+function nameOf(index: number): string {
+  return String(index).padStart(8, '0');
+}
+
+async function exists(path: string): Promise<boolean> {
+  return (await stat(path).catch(() => undefined))?.isFile() === true;
+}

@@ -1,0 +1,259 @@
+import type { CachedCaptions, LatentCache } from '../data/latent-cache.ts';
+import { type FlowBatch, flowLoss } from '../diffusion/flow.ts';
+import { drawKnownFrames } from '../diffusion/known-frames.ts';
+import { drawTimestep } from '../diffusion/timesteps.ts';
+import { UserError } from '../errors.ts';
+import { type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
+import { captionBytes } from '../models/text/caption-bytes.ts';
+import {
+  checkTransformerConfig,
+  patchChannels,
+  type TimeHeightWidth,
+  type TransformerConfig,
+  transformerPresets,
+} from '../models/transformer/config.ts';
+import { gridOf, packTokens, patchify } from '../models/transformer/patches.ts';
+import {
+  layoutSequence,
+  type Sequence,
+  type SequenceBudget,
+  sequenceTypes,
+  videoTokensOf,
+} from '../models/transformer/sequence.ts';
+import { type TransformerSpec, transformer, transformerSpec } from '../models/transformer/transformer.ts';
+import type { Parameters } from '../nn/parameters.ts';
+import { fold, type Key, keyFromSeed, normal, permutation, RandomStream } from '../random/philox.ts';
+import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
+import { at, elementCount, type Shape, type TensorType } from '../tensor/shape.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import type { Batch, BatchMaker, BatchPlan, BatchPlanner } from './batch.ts';
+import { packFirstFit } from './packing.ts';
+import { presetOf } from './preset.ts';
+import type { CaptionMix, TransformerRecipe } from './recipe.ts';
+import type { TrainingModel } from './step.ts';
+import { variantName } from './world-clips.ts';
+
+/** A packed batch: the flow's tensors and the sequence that they lie in. */
+interface TransformerBatch<Leaf> extends FlowBatch<Leaf> {
+  readonly sequence: Sequence<Leaf>;
+}
+
+/** The one shape of packed batches. */
+const packed = 'packed';
+const levels = ['short', 'medium', 'detailed', 'none'] as const satisfies readonly (keyof CaptionMix)[];
+
+/**
+ * The configuration a recipe asks for, checked against the latents it is to learn.
+ * @param file the recipe's, for messages.
+ * @throws UserError when the preset or an override does not exist or fit, or a variant of the data exceeds the budget.
+ */
+export function transformerConfigOf(
+  recipe: TransformerRecipe,
+  latent: LatentSpec,
+  file: string,
+): TransformerConfig {
+  const config = checkTransformerConfig(presetOf(transformerPresets, recipe, file));
+  if (config.channels !== latent.channels) {
+    throw new UserError(
+      `${file}: the model takes latents of ${config.channels} channels, the cache has ${latent.channels}; set overrides.channels`,
+    );
+  }
+  for (const variant of recipe.data.variants) {
+    const tokens = videoTokensOf(gridOfShape(config, latentShapeOf(latent, variant.frames, variant)));
+    if (tokens > recipe.budget.video) {
+      const name = variantName(variant);
+      throw new UserError(
+        `${file}: budget.video ${recipe.budget.video}: a clip of ${name} has ${tokens} tokens; give at least that`,
+      );
+    }
+  }
+  return config;
+}
+
+/** The transformer as training sees it. */
+export function transformerTraining(config: TransformerConfig): TrainingModel {
+  return {
+    kind: 'transformer',
+    config,
+    spec: transformerSpec(config),
+    loss: (parameters, batch) => {
+      const { sequence, ...flow } = batch as TransformerBatch<Tensor>;
+      const p = parameters as Parameters<TransformerSpec>;
+      const velocity = (patches: Tensor, timesteps: Tensor) =>
+        transformer(p, config, { patches, timesteps, sequence });
+      return { loss: flowLoss(velocity, flow).loss, terms: {} };
+    },
+  };
+}
+
+/**
+ * Packs clips of a cache in an order that is drawn anew for each epoch. A planned clip is `[row, clip, level, position]`;
+ * its position in the endless order names its draws.
+ */
+export function transformerPlanner(
+  config: TransformerConfig,
+  recipe: TransformerRecipe,
+  cache: LatentCache,
+): BatchPlanner {
+  const { captions: mix, seed } = recipe;
+  const { clips } = cache.header;
+  const budget = budgetOf(recipe);
+  const key = keyFromSeed(seed);
+  let order: { readonly epoch: number; readonly of: Uint32Array } = { epoch: -1, of: new Uint32Array(0) };
+  const clipAt = (position: number): number => {
+    const epoch = Math.floor(position / clips);
+    if (epoch !== order.epoch)
+      order = { epoch, of: permutation(fold(fold(key, 'clip order'), epoch), clips) };
+    return order.of[position % clips] ?? 0;
+  };
+  const itemAt = (position: number) => {
+    const clip = clipAt(position);
+    const level = drawLevel(mix, fold(fold(key, 'caption'), position));
+    const text = captionBytes(captionOf(cache.captions(clip), level), budget.textTokens);
+    const video = videoTokensOf(gridOfShape(config, cache.shape(clip)));
+    return { clip, level, text: text.length / 4, video };
+  };
+  return {
+    variants: new Map([[packed, batchTypes(config, budget)]]),
+    plan: (step, position) => {
+      const rows = packFirstFit(budget, (i) => itemAt(position + i));
+      const planned = rows.map(({ row, item: { clip, level } }, i) => [row, clip, level, position + i]);
+      return { plan: { step, variant: packed, clips: planned }, position: position + planned.length };
+    },
+  };
+}
+
+/** Reads the planned clips, draws their timesteps, known frames and noise, and lays them out. */
+export function transformerBatchMaker(
+  config: TransformerConfig,
+  recipe: TransformerRecipe,
+  cache: LatentCache,
+): BatchMaker {
+  const budget = budgetOf(recipe);
+  const key = keyFromSeed(recipe.seed);
+  return async (plan) => {
+    const samples = await Promise.all(
+      plan.clips.map((clip) => openSample(config, recipe, budget, cache, clip, fold(key, 'clip'))),
+    );
+    return assemble(config, budget, plan, samples, fold(fold(key, 'noise'), plan.step));
+  };
+}
+
+/** Video tokens of a batch of these types. */
+export function videoTokens(types: object): number {
+  return elementCount((types as TransformerBatch<TensorType>).timesteps.shape);
+}
+
+/** A clip as it goes into a batch. */
+interface Sample {
+  readonly row: number;
+  readonly text: Uint8Array;
+  readonly grid: TimeHeightWidth;
+  /** [tokens, P]. */
+  readonly patches: Float32Array;
+  /** Of each token; 0 where it is known. */
+  readonly timesteps: Float32Array;
+}
+
+async function openSample(
+  config: TransformerConfig,
+  { known }: TransformerRecipe,
+  { textTokens }: SequenceBudget,
+  cache: LatentCache,
+  [row = 0, clip = 0, level = 0, position = 0]: readonly number[],
+  key: Key,
+): Promise<Sample> {
+  const latents = await cache.read(clip);
+  const grid = gridOfShape(config, latents.shape);
+  const own = fold(key, position);
+  const timestep = drawTimestep(own, videoTokensOf(grid));
+  const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
+  const inFrame = grid[1] * grid[2];
+  return {
+    row,
+    text: captionBytes(captionOf(cache.captions(clip), level), textTokens),
+    grid,
+    patches: patchify(config, latents),
+    timesteps: Float32Array.from({ length: videoTokensOf(grid) }, (_, token) =>
+      isKnown[Math.floor(token / inFrame)] === true ? 0 : timestep,
+    ),
+  };
+}
+
+function assemble(
+  config: TransformerConfig,
+  budget: SequenceBudget,
+  { variant, clips }: BatchPlan,
+  samples: readonly Sample[],
+  noiseKey: Key,
+): Batch {
+  const rows = Array.from({ length: budget.rows }, (_, row) =>
+    samples.filter((sample) => sample.row === row),
+  );
+  const channels = patchChannels(config);
+  const shape = [budget.rows, budget.videoTokens];
+  const perToken = (values: (sample: Sample) => Float32Array): HostTensor<'f32'> =>
+    fromFloat32(
+      'f32',
+      shape,
+      packTokens(
+        budget,
+        1,
+        rows.map((row) => row.map(values)),
+      ).data,
+    );
+  const noiseShape = [...shape, channels];
+  const used = samples.reduce((sum, { timesteps }) => sum + timesteps.length, 0);
+  return {
+    variant,
+    values: {
+      clean: packTokens(
+        budget,
+        channels,
+        rows.map((row) => row.map(({ patches }) => patches)),
+      ),
+      noise: fromFloat32('f32', noiseShape, normal(noiseKey, elementCount(noiseShape))),
+      timesteps: perToken(({ timesteps }) => timesteps),
+      weights: perToken(({ timesteps }) => timesteps.map((t) => (t === 0 ? 0 : 1))),
+      sequence: { ...layoutSequence(config, budget, rows) },
+    },
+    facts: { clips: clips.length, tokens: used, fill: used / elementCount(shape) },
+  };
+}
+
+function batchTypes(config: TransformerConfig, budget: SequenceBudget): TransformerBatch<TensorType> {
+  const shape = [budget.rows, budget.videoTokens];
+  const tokens: TensorType = { shape, dtype: 'f32' };
+  const patches: TensorType = { shape: [...shape, patchChannels(config)], dtype: 'f32' };
+  return {
+    clean: patches,
+    noise: patches,
+    timesteps: tokens,
+    weights: tokens,
+    sequence: sequenceTypes(config, budget),
+  };
+}
+
+function budgetOf({ budget: { rows, video, text, segments } }: TransformerRecipe): SequenceBudget {
+  return { rows, videoTokens: video, textTokens: text, segments };
+}
+
+function gridOfShape(config: TransformerConfig, shape: Shape): TimeHeightWidth {
+  return gridOf(config, [at(shape, 0), at(shape, 1), at(shape, 2)]);
+}
+
+/** Index among {@link levels}, by the mix's shares. */
+function drawLevel(mix: CaptionMix, key: Key): number {
+  const total = levels.reduce((sum, level) => sum + mix[level], 0);
+  let left = new RandomStream(key).uniform(0, total);
+  const drawn = levels.findIndex((level) => {
+    left -= mix[level];
+    return left < 0;
+  });
+  return Math.max(0, drawn);
+}
+
+function captionOf(captions: CachedCaptions, level: number): string {
+  const name = at(levels, level);
+  return name === 'none' ? '' : captions[name];
+}
