@@ -97,11 +97,11 @@ function nameOf(input: string): string {
   return input.replace(/^\d+\./, '');
 }
 
-/** What paths share: `blocks.2` of `blocks.2.qkv.weight` and `blocks.2.out.bias`; all of a single one. */
+/** What paths share: `blocks.2` of `blocks.2.qkv.weight` and `blocks.2.out.bias`; of a single one, what holds it. */
 function commonPath(paths: readonly string[]): string {
-  const [first = '', ...others] = paths.map((path) => path.split('.'));
-  const parts = first === '' ? [] : first;
-  const length = parts.findIndex((part, i) => others.some((other) => other[i] !== part));
-  const shared = length < 0 ? parts : parts.slice(0, length);
+  const [first = [], ...others] = paths.map((path) => path.split('.'));
+  const holder = first.length > 1 ? first.slice(0, -1) : first;
+  const length = holder.findIndex((part, i) => others.some((other) => other[i] !== part));
+  const shared = length < 0 ? holder : holder.slice(0, length);
   return shared.length > 0 ? shared.join('.') : paths.slice(0, 2).join(' and ');
 }

@@ -285,6 +285,12 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
   'How zoetrope train transformer trains.',
 );
 
+/** A recipe's form as the JSON Schema that editors read: the files `recipes/*.schema.json`. */
+export function publishedSchema({ json }: Schema<Recipe>): object {
+  const properties = { $schema: { type: 'string' }, ...(json.properties as object) };
+  return { $schema: 'https://json-schema.org/draft/2020-12/schema', ...json, properties };
+}
+
 /**
  * Reads an autoencoder's recipe.
  * @throws UserError, one line naming the file and the first value that is wrong.

@@ -1,0 +1,62 @@
+/**
+ * Host time of a batch, and steps a second: `node bench/training.ts RECIPE CACHE [DEVICE [STEPS]]` for a transformer's
+ * recipe and its latent cache. Without a device only batches are made, in this thread.
+ */
+
+import { openExecutor } from '../src/app.ts';
+import { disposeAll, uploadTree } from '../src/executors/executor.ts';
+import { DeviceState } from '../src/training/device-state.ts';
+import { readTransformerRecipe } from '../src/training/recipe.ts';
+import { initialTrainingState } from '../src/training/step.ts';
+import { openTransformerData } from '../src/training/transformer-data.ts';
+import {
+  transformerBatchMaker,
+  transformerConfigOf,
+  transformerPlanner,
+  transformerTraining,
+} from '../src/training/transformer-task.ts';
+
+const [file = 'recipes/micro/transformer.json', cache = 'latents', device, steps = '5'] =
+  process.argv.slice(2);
+const recipe = await readTransformerRecipe(file);
+await using data = await openTransformerData(cache, recipe);
+const config = transformerConfigOf(recipe, data.latent, file);
+const planner = transformerPlanner(config, recipe, data.cache);
+const make = transformerBatchMaker(config, recipe, data.cache);
+
+const count = Number(steps);
+let position = 0;
+const plans = Array.from({ length: count + 1 }, (_, i) => {
+  const next = planner.plan(i + 1, position);
+  position = next.position;
+  return next.plan;
+});
+const batches = [];
+for (const [i, plan] of plans.entries()) {
+  const begin = performance.now();
+  const batch = await make(plan);
+  batches.push(batch);
+  if (i > 0) console.log(`batch ${i}: ${(performance.now() - begin).toFixed(1)} ms,`, batch.facts);
+}
+const planBegin = performance.now();
+for (let i = 0; i < 20; i++) planner.plan(i + 1, position);
+console.log(`planning: ${((performance.now() - planBegin) / 20).toFixed(2)} ms a batch`);
+
+if (device !== undefined) {
+  await using executor = await openExecutor(device as 'cpu');
+  const model = transformerTraining(config);
+  const initial = initialTrainingState(model, recipe.seed);
+  using state = await DeviceState.open(executor, model, recipe, planner.variants, initial);
+  let begin = performance.now();
+  for (const [i, batch] of batches.entries()) {
+    const { loss } = await (await state.start(i + 1, batch)).read();
+    if (i === 0) begin = performance.now();
+    else console.log(`step ${i}: loss ${loss?.toFixed(4)}`);
+  }
+  console.log(
+    `${((1000 * count) / (performance.now() - begin)).toFixed(3)} steps a second on ${executor.name}`,
+  );
+  const uploadBegin = performance.now();
+  for (const { values } of batches) disposeAll(uploadTree(executor, values as object));
+  console.log(`upload: ${((performance.now() - uploadBegin) / batches.length).toFixed(2)} ms a batch`);
+}
