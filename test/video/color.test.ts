@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { i420Bytes, i420ToRgb, rgbToI420 } from '../../src/video/color.ts';
+import { i420Bytes, i420ToRgb, rgbToI420, rgbToNearestI420 } from '../../src/video/color.ts';
 
 const flat = (colour: readonly number[], width: number, height: number): Uint8Array =>
   Uint8Array.from({ length: width * height * 3 }, (_, i) => colour[i % 3]!);
@@ -69,5 +69,31 @@ describe('layout', () => {
     const v = yuv.subarray(8 + 2);
     expect(v[0]).toBe(128);
     expect(v[1]).toBe(Math.round(128 + 0.75 * 112));
+  });
+});
+
+describe('the nearest I420', () => {
+  const blockAt = (x: number, y: number): number[] =>
+    x > 8 && y > 5 && x < 22 ? [230, 20, 40] : [20, 120, 200];
+  const edges = Uint8Array.from({ length: 31 * 21 * 3 }, (_, i) => {
+    const pixel = Math.floor(i / 3);
+    return blockAt(pixel % 31, Math.floor(pixel / 31))[i % 3]!;
+  });
+  const squaredError = (a: Uint8Array): number =>
+    a.reduce((sum, value, i) => sum + (value - edges[i]!) ** 2, 0);
+
+  test('is nearer at edges of saturated colours', () => {
+    const plain = squaredError(i420ToRgb(rgbToI420(edges, 31, 21), 31, 21));
+    const nearest = squaredError(i420ToRgb(rgbToNearestI420(edges, 31, 21), 31, 21));
+    expect(nearest).toBeLessThan(0.8 * plain);
+  });
+
+  test('gives flat colours back within 2 levels', () => {
+    for (let seed = 0; seed < 512; seed++) {
+      const rgb = [(seed % 8) * 36, (Math.floor(seed / 8) % 8) * 36, Math.floor(seed / 64) * 36];
+      const back = i420ToRgb(rgbToNearestI420(flat(rgb, 4, 4), 4, 4), 4, 4);
+      for (const [i, value] of back.entries())
+        expect(Math.abs(value - rgb[i % 3]!), `${rgb}`).toBeLessThanOrEqual(2);
+    }
   });
 });

@@ -23,7 +23,7 @@ import {
   type Stream,
 } from 'node-av/lib';
 import { UserError } from '../../errors.ts';
-import { rgbToI420 } from '../color.ts';
+import { rgbToNearestI420 } from '../color.ts';
 import type { Size } from '../frames.ts';
 import { rationalRate } from '../rate.ts';
 import type { FrameWriter } from './frame-writer.ts';
@@ -118,7 +118,7 @@ export class AvWriter implements FrameWriter {
 
   async add(pixels: Uint8Array, time: number, duration: number): Promise<void> {
     const { width, height } = this.#size;
-    const i420 = rgbToI420(resized(pixels, this.#ask.size, this.#size), width, height);
+    const i420 = rgbToNearestI420(resized(pixels, this.#ask.size, this.#size), width, height);
     const frame = Frame.fromVideoBuffer(Buffer.from(i420.buffer), {
       width,
       height,
