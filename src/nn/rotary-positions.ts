@@ -23,6 +23,7 @@ export function rotaryAngles(
 ): RotaryAngles {
   const half = pairs.reduce((sum, count) => sum + count, 0);
   const [cos, sin] = [new Float32Array(positions.length * half), new Float32Array(positions.length * half)];
+  const turns = pairs.map((count) => turnsOf(count, base));
   positions.forEach((position, token) => {
     if (position.length !== pairs.length) {
       throw new GraphError(
@@ -30,14 +31,29 @@ export function rotaryAngles(
       );
     }
     let channel = token * half;
-    pairs.forEach((count, axis) => {
-      for (let i = 0; i < count; i++, channel++) {
-        const angle = at(position, axis) / base ** (i / count);
-        cos[channel] = Math.cos(angle);
-        sin[channel] = Math.sin(angle);
-      }
-    });
+    for (const [axis, count] of pairs.entries()) {
+      const turn = at(turns, axis)(at(position, axis));
+      cos.set(turn.cos, channel);
+      sin.set(turn.sin, channel);
+      channel += count;
+    }
   });
   const shape = [1, positions.length, half];
   return { cos: fromFloat32('f32', shape, cos), sin: fromFloat32('f32', shape, sin) };
+}
+
+/** Cosines and sines of one axis by coordinate, each computed once: tokens by the thousand share a few. */
+function turnsOf(
+  count: number,
+  base: number,
+): (coordinate: number) => { readonly cos: Float32Array; readonly sin: Float32Array } {
+  const known = new Map<number, { readonly cos: Float32Array; readonly sin: Float32Array }>();
+  return (coordinate) => {
+    const before = known.get(coordinate);
+    if (before !== undefined) return before;
+    const angles = Array.from({ length: count }, (_, i) => coordinate / base ** (i / count));
+    const turn = { cos: Float32Array.from(angles, Math.cos), sin: Float32Array.from(angles, Math.sin) };
+    known.set(coordinate, turn);
+    return turn;
+  };
 }

@@ -124,11 +124,7 @@ export function layoutSequence(
     segments: integers('segments', ({ segments }) => segments),
     cos: reshaped(angles.cos, types.cos),
     sin: reshaped(angles.sin, types.sin),
-    places: fromFloat32(
-      'f32',
-      types.places.shape,
-      Float32Array.from(laid.flatMap(({ places }) => places).flat()),
-    ),
+    places: fromFloat32('f32', types.places.shape, joined(laid.flatMap(({ places }) => places))),
   };
 }
 
@@ -177,10 +173,9 @@ function layoutRow(budget: SequenceBudget, row: number, samples: readonly Sequen
       out.bytePositions.push(position);
     });
     addVideo(videoTokensOf(grid));
-    for (const patch of patchesOf(grid)) {
-      out.positions.push(patch);
-      out.places.push(placeOf(patch, grid));
-    }
+    for (const patch of patchesOf(grid)) out.positions.push(patch);
+    const places = placesOf(grid);
+    for (let t = 0; t < grid[0]; t++) out.places.push(...places);
     out.byteSegments.push(out.bytes.length);
     out.segments.push(out.order.length);
   }
@@ -223,16 +218,25 @@ function* patchesOf([T, H, W]: TimeHeightWidth): Generator<TimeHeightWidth> {
 }
 
 /**
- * Where in its frame a patch is, as a share of the frame's own height and width. Rotary positions alone count from the
- * upper left corner: without this nothing but the absence of further tokens tells where a frame ends.
+ * Where each patch of a frame is, as a share of the frame's own height and width, [h w] x 16. Rotary positions alone
+ * count from the upper left corner: without this nothing but the absence of further tokens tells where a frame ends.
  */
-function placeOf([, h, w]: TimeHeightWidth, [, H, W]: TimeHeightWidth): number[] {
-  return [(h + 0.5) / H, (w + 0.5) / W].flatMap((share) =>
+function placesOf([, H, W]: TimeHeightWidth): (readonly number[])[] {
+  const waves = (share: number) =>
     Array.from({ length: placeWaves }, (_, i) => Math.PI * (i + 1) * (share - 0.5)).flatMap((angle) => [
       Math.sin(angle),
       Math.cos(angle),
-    ]),
-  );
+    ]);
+  const rows = Array.from({ length: H }, (_, h) => waves((h + 0.5) / H));
+  const columns = Array.from({ length: W }, (_, w) => waves((w + 0.5) / W));
+  return rows.flatMap((row) => columns.map((column) => [...row, ...column]));
+}
+
+/** Lists of {@link placeFeatures} numbers one after the other. */
+function joined(lists: readonly (readonly number[])[]): Float32Array {
+  const out = new Float32Array(lists.length * placeFeatures);
+  for (const [i, values] of lists.entries()) out.set(values, i * placeFeatures);
+  return out;
 }
 
 function reshaped({ data }: HostTensor<'f32'>, { shape }: TensorType): HostTensor {
