@@ -111,6 +111,8 @@ interface Given {
   readonly step: number;
   readonly started: StartedStep;
   readonly batch: Batch;
+  /** When its run resolved, in milliseconds: its metrics are read later. */
+  readonly time: number;
 }
 
 class Loop {
@@ -172,7 +174,7 @@ class Loop {
     const started = await this.#device.start(next.plan.step, batch);
     this.#step = next.plan.step;
     this.#position = next.position;
-    return { step: next.plan.step, started, batch };
+    return { step: next.plan.step, started, batch, time: performance.now() };
   }
 
   #planAhead(): void {
@@ -189,16 +191,15 @@ class Loop {
   }
 
   /** Waits for a step, checks its numbers and logs them. */
-  async #finish({ step, started, batch }: Given): Promise<void> {
+  async #finish({ step, started, batch, time }: Given): Promise<void> {
     const metrics = await started.read();
     const { loss = Number.NaN, gradientNorm = Number.NaN } = metrics;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) await this.#stopAt(step, metrics, batch);
     this.#run.onStep?.(step);
     const { recipe } = this.#run;
     if (step % recipe.intervals.log !== 0 && step !== this.#until) return;
-    const now = performance.now();
-    const stepsPerSecond = (1000 * (step - this.#lastLine.step)) / Math.max(1e-3, now - this.#lastLine.time);
-    this.#lastLine = { step, time: now };
+    const stepsPerSecond = (1000 * (step - this.#lastLine.step)) / Math.max(1e-3, time - this.#lastLine.time);
+    this.#lastLine = { step, time };
     const rate = learningRate(scheduleOf(recipe), step);
     await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, stepsPerSecond });
   }
