@@ -61,7 +61,7 @@ Exit code 0: nothing wrong. 1: the report has errors (damaged files, wrong manif
 
     if (values.html !== undefined) await writeFileAtomic(values.html, reportPage(report, thumbnails));
     const { stdout } = terminal;
-    const color = stdout.isTTY === true && process.env['NO_COLOR'] === undefined;
+    const color = stdout.isTTY === true && process.env.NO_COLOR === undefined;
     const text = values.json
       ? `${JSON.stringify(report)}\n`
       : formatReport(report, { width: stdout.columns ?? 100, color, all: values.all });

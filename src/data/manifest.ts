@@ -200,7 +200,7 @@ function parseObject(line: string, at: string): Fields {
 }
 
 function readFile(fields: Fields, at: string): string {
-  const file = fields['file'];
+  const file = fields.file;
   if (typeof file !== 'string') {
     throw new UserError(`${at}: file must be a string that names the clip, got ${describe(file)}`);
   }
@@ -213,7 +213,7 @@ function readFile(fields: Fields, at: string): string {
 }
 
 function readCaptions(fields: Fields, at: string): Captions {
-  const nested = fields['captions'] ?? {};
+  const nested = fields.captions ?? {};
   if (!isObject(nested)) {
     throw new UserError(
       `${at}: captions must be an object with ${captionLevels.join(', ')}, got ${describe(nested)}`,
@@ -224,9 +224,9 @@ function readCaptions(fields: Fields, at: string): Captions {
     throw new UserError(`${at}: captions has no level '${stray}'; use ${captionLevels.join(', ')}`);
   }
   const flat = {
-    label: readText(fields['label'], 'label', at),
-    short: readText(fields['short'], 'short', at),
-    [fields['short'] === undefined ? 'medium' : 'detailed']: readText(fields['caption'], 'caption', at),
+    label: readText(fields.label, 'label', at),
+    short: readText(fields.short, 'short', at),
+    [fields.short === undefined ? 'medium' : 'detailed']: readText(fields.caption, 'caption', at),
   };
   const captions: { [L in CaptionLevel]?: string } = {};
   for (const level of captionLevels) {
@@ -259,7 +259,7 @@ function readSeconds(fields: Fields, field: string, fallback: number, at: string
 }
 
 function readTags(fields: Fields, at: string): readonly string[] {
-  const value = fields['tags'] ?? [];
+  const value = fields.tags ?? [];
   const list: unknown = typeof value === 'string' ? value.split(/ \/ |,/) : value;
   if (!Array.isArray(list) || !list.every((tag) => typeof tag === 'string')) {
     throw new UserError(`${at}: tags must be a list of strings, got ${describe(value)}`);

@@ -50,7 +50,7 @@ export async function readRecipeWindow(path: string): Promise<WindowSpec> {
   if (!isObject(recipe) || !('window' in recipe)) {
     throw new UserError(`${path}: has no "window"; write {"window": {"maxFrames": 33, "rate": 16}}`);
   }
-  return checkWindow(recipe['window'], `${path}: window`);
+  return checkWindow(recipe.window, `${path}: window`);
 }
 
 /**
@@ -61,11 +61,11 @@ export async function readRecipeWindow(path: string): Promise<WindowSpec> {
  */
 export function checkWindow(value: unknown, at: string): WindowSpec {
   const fields = checkFields(value, at, Object.keys(defaultWindow));
-  const stride = checkFields(fields['stride'] ?? {}, `${at}.stride`, Object.keys(defaultWindow.stride));
+  const stride = checkFields(fields.stride ?? {}, `${at}.stride`, Object.keys(defaultWindow.stride));
   const { rate = 'native' } = fields;
   const spec: WindowSpec = {
     maxFrames: whole(fields, at, 'maxFrames', defaultWindow.maxFrames, 100_000),
-    minSeconds: inRange(fields['minSeconds'] ?? defaultWindow.minSeconds, `${at}.minSeconds`, 0, 3600),
+    minSeconds: inRange(fields.minSeconds ?? defaultWindow.minSeconds, `${at}.minSeconds`, 0, 3600),
     rate: rate === 'native' ? rate : inRange(rate, `${at}.rate`, 0.1, 1000, " or 'native'"),
     maxPixels: whole(fields, at, 'maxPixels', defaultWindow.maxPixels, 2 ** 26),
     stride: {

@@ -36,6 +36,7 @@ export function unshiftTimestep(t: number, shift: number): number {
 export function drawTimestep(key: Key, tokens: number): number {
   const [choice, even] = uniform(fold(key, 'timestep'), 2);
   const logit = at(normal(fold(key, 'logit'), 1), 0);
-  const t = (choice ?? 1) < uniformShare ? ((even ?? 0) * 2 ** 24 + 0.5) / 2 ** 24 : 1 / (1 + Math.exp(-logit));
+  const t =
+    (choice ?? 1) < uniformShare ? ((even ?? 0) * 2 ** 24 + 0.5) / 2 ** 24 : 1 / (1 + Math.exp(-logit));
   return shiftTimestep(t, timestepShift(tokens));
 }
