@@ -35,6 +35,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   video: ['atomic-file', 'errors', 'random', 'tensor'],
   data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
+  evaluation: ['errors', 'random', 'video', 'data'],
   training: [
     'atomic-file',
     'errors',

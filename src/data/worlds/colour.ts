@@ -64,7 +64,8 @@ const gammaEncode = (x: number) => {
   return 255 * (y <= 0.0031308 ? 12.92 * y : 1.055 * y ** (1 / 2.4) - 0.055);
 };
 
-function toOklab(colour: Rgb): Rgb {
+/** sRGB to Oklab (Ottosson 2020): lightness from 0 to 1, then green to red and blue to yellow, each about -0.4 to 0.4. */
+export function toOklab(colour: Rgb): Rgb {
   const [r, g, b] = [linear(colour[0]), linear(colour[1]), linear(colour[2])];
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
   const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
@@ -76,7 +77,8 @@ function toOklab(colour: Rgb): Rgb {
   ];
 }
 
-function fromOklab(lab: Rgb): Rgb {
+/** Undoes {@link toOklab}; colours outside sRGB are clamped channel by channel. */
+export function fromOklab(lab: Rgb): Rgb {
   const l = (lab[0] + 0.3963377774 * lab[1] + 0.2158037573 * lab[2]) ** 3;
   const m = (lab[0] - 0.1055613458 * lab[1] - 0.0638541728 * lab[2]) ** 3;
   const s = (lab[0] - 0.0894841775 * lab[1] - 1.291485548 * lab[2]) ** 3;
