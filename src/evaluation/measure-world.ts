@@ -25,6 +25,8 @@ export interface ObjectSeen {
   readonly motion: MotionSeen | undefined;
   /** What is left unexplained of the pixels about it, as a share of what would be without it: 0 for a rendering. */
   readonly unexplained: number;
+  /** Evidence for it in the frames that show it, on average. */
+  readonly gain: number;
 }
 
 /** What a video was seen to show. */
@@ -39,6 +41,12 @@ export interface WorldSeen {
 const mostUnexplained = 0.5;
 /** Most objects that are looked for: one more than worlds have, so that too many can be told. */
 const mostObjects = 5;
+/**
+ * Least evidence for an object in the frames that show it, on average, at 64x64 pixels. Something is always there, so that
+ * the first one may be faint.
+ */
+const leastGain = 130;
+const leastGainOfFirst = 15;
 /** Frames in which it is looked for turning. */
 const framesForSpin = 13;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
@@ -61,19 +69,22 @@ export class WorldMeter {
     const background = this.#classifierFor(video).classify(lab);
     const alone = this.#coloursFor(video, background).evidence(lab);
     const plate = estimatePlate(lab, alone);
-    const evidence = withPlate(lab, alone, plate);
+    const evidence = withPlate(lab, alone, plate, background);
     const synthesizer = new Synthesizer(video, background, plate);
     const finder = new TrackFinder(evidence);
     const objects: ObjectSeen[] = [];
+    let clearest: ObjectSeen | undefined;
     for (let i = 0; i < mostObjects; i++) {
-      const track = finder.next();
+      const track = finder.next(clearest === undefined ? leastGainOfFirst : leastGain);
       if (track === undefined) break;
       const found = new TrackedObject(video, synthesizer, track);
       const seen = found.seen();
-      // What is clearest is called the object even where it is not like any shape.
-      if (objects.length === 0 || seen.unexplained <= mostUnexplained) objects.push(seen);
+      clearest ??= seen;
+      if (seen.unexplained <= mostUnexplained) objects.push(seen);
       for (const { frame, pixels } of found.pixels()) finder.crossOut(frame, pixels);
     }
+    // What is clearest is called the object where nothing is like any shape.
+    if (objects.length === 0 && clearest !== undefined) objects.push(clearest);
     return { place: background.place, time: background.time, objects };
   }
 
@@ -126,6 +137,7 @@ class TrackedObject {
       colour: this.#track.colour,
       shape,
       motion: this.#video.frames === 1 ? undefined : this.#motion(),
+      gain: this.#track.gain / this.#sightings.length,
       unexplained: error / Math.max(1, without),
     };
   }

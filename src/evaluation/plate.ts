@@ -1,4 +1,6 @@
-import { fromOklab } from '../data/worlds/colour.ts';
+import { fromOklab, mixRgb, toOklab } from '../data/worlds/colour.ts';
+import { paletteOf } from '../data/worlds/palette.ts';
+import type { Background, Place } from '../data/worlds/scene.ts';
 import { ColourHistogram } from './colour-histogram.ts';
 import { type Evidence, evidenceOfObjects } from './colour-model.ts';
 import type { OklabVideo } from './oklab-video.ts';
@@ -23,8 +25,21 @@ const doubt = -0.5;
 const leastVariance = 3 * 0.022 ** 2;
 /** Colours further from the mean than so many variances have no share in it. */
 const farAway = 6;
-/** Share of pixels that are not as the plate has them though no object is there. */
-const surprise = 0.02;
+/** Share of pixels that are neither as the plate has them nor shaded though no object is there: clouds drift, waves roll. */
+const surpriseInTheSky = 0.03;
+/** The same on the ground of each place. */
+const surprises: { readonly [P in Place]: number } = {
+  meadow: 0.05,
+  sea: 0.3,
+  desert: 0.03,
+  city: 0.03,
+  space: 0.03,
+};
+/** Where the ground begins, as a share of the height. */
+const horizonAt = 0.57;
+/** How much of a pixel's colour the darkest shadows take, and how likely a pixel on the ground is in one. */
+const deepestShade = 0.7;
+const shadeShare = 0.15;
 
 /** Averages each pixel over the frames in which it looks like background, then again over those near that average. */
 export function estimatePlate(video: OklabVideo, evidence: Evidence): Plate {
@@ -98,26 +113,65 @@ function squareTo(data: Float32Array, at: number, { l, a, b }: Average): number 
   return ((data[at] ?? 0) - l) ** 2 + ((data[at + 1] ?? 0) - a) ** 2 + ((data[at + 2] ?? 0) - b) ** 2;
 }
 
-/** The evidence, with the background's density at each pixel taken from the plate as far as that is known. */
-export function withPlate(video: OklabVideo, evidence: Evidence, plate: Plate): Evidence {
+/**
+ * The evidence, with the background's density at each pixel taken from the plate as far as that is known: as it is there,
+ * or, on the ground, as it is in the shade.
+ */
+export function withPlate(
+  video: OklabVideo,
+  evidence: Evidence,
+  plate: Plate,
+  background: Background,
+): Evidence {
   const { data, frames, width, height } = video;
   const size = width * height;
   const behind = new Float32Array(evidence.behind.length);
+  const shade = shadeOf(plate, background);
+  const horizon = Math.floor(horizonAt * height) * width;
   for (let t = 0, i = 0; t < frames; t++) {
     for (let pixel = 0; pixel < size; pixel++, i++) {
+      const onGround = pixel >= horizon;
+      const surprise = onGround ? surprises[background.place] : surpriseInTheSky;
       const known = (1 - surprise) * (plate.known[pixel] ?? 0);
       const variance = Math.max(leastVariance, 1.5 * (plate.variance[pixel] ?? 0)) / 3;
-      const at = 3 * i;
-      const square =
-        ((data[at] ?? 0) - (plate.mean[3 * pixel] ?? 0)) ** 2 +
-        ((data[at + 1] ?? 0) - (plate.mean[3 * pixel + 1] ?? 0)) ** 2 +
-        ((data[at + 2] ?? 0) - (plate.mean[3 * pixel + 2] ?? 0)) ** 2;
-      const near =
-        (ColourHistogram.cellVolume / (2 * Math.PI * variance) ** 1.5) * Math.exp((-0.5 * square) / variance);
+      const l = (data[3 * i] ?? 0) - (plate.mean[3 * pixel] ?? 0);
+      const a = (data[3 * i + 1] ?? 0) - (plate.mean[3 * pixel + 1] ?? 0);
+      const b = (data[3 * i + 2] ?? 0) - (plate.mean[3 * pixel + 2] ?? 0);
+      let near = (2 * Math.PI * variance) ** -1.5 * Math.exp((-0.5 * (l * l + a * a + b * b)) / variance);
+      if (onGround) near += shadeShare * densityAlong(shade, 3 * pixel, l, a, b, variance);
       const before = evidence.behind[i] ?? 0;
-      const after = Math.log(known * near + (1 - known) * Math.exp(before));
-      behind[i] = after;
+      behind[i] = Math.log(known * ColourHistogram.cellVolume * near + (1 - known) * Math.exp(before));
     }
   }
   return { ...evidence, behind };
+}
+
+/** What full shade takes from each pixel of the plate, Oklab, f32 [height, width, 3]. */
+function shadeOf({ rgb, mean }: Plate, background: Background): Float32Array {
+  const { shadow } = paletteOf(background).lighting;
+  const out = new Float32Array(mean.length);
+  for (let i = 0; i < out.length; i += 3) {
+    const shaded = toOklab(mixRgb([rgb[i] ?? 0, rgb[i + 1] ?? 0, rgb[i + 2] ?? 0], shadow, deepestShade));
+    for (let c = 0; c < 3; c++) out[i + c] = (shaded[c] ?? 0) - (mean[i + c] ?? 0);
+  }
+  return out;
+}
+
+/** Density of a difference from the plate that lies somewhere on the way to full shade. */
+function densityAlong(
+  shade: Float32Array,
+  at: number,
+  l: number,
+  a: number,
+  b: number,
+  variance: number,
+): number {
+  const [x, y, z] = [shade[at] ?? 0, shade[at + 1] ?? 0, shade[at + 2] ?? 0];
+  const length = x * x + y * y + z * z + 1e-6;
+  const t = Math.max(0, Math.min(1, (l * x + a * y + b * z) / length));
+  const square = (l - t * x) ** 2 + (a - t * y) ** 2 + (b - t * z) ** 2;
+  return (
+    Math.exp((-0.5 * square) / variance) /
+    (2 * Math.PI * variance * (Math.sqrt(length) + Math.sqrt(variance)))
+  );
 }

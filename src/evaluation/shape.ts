@@ -90,7 +90,12 @@ export function fitShape(
     ),
   );
   const drawn = candidates
-    .map((candidate) => bestLook(synthesizer, colour, stretches, candidate))
+    .flatMap((candidate) => [
+      bestLook(synthesizer, colour, stretches, candidate),
+      ...(candidate.turned && isRound(candidate.shape)
+        ? [rolled(synthesizer, colour, stretches, candidate)]
+        : []),
+    ])
     .sort((a, b) => penalised(a) - penalised(b))
     .slice(0, mayTurn ? 2 * shapesRefined : shapesRefined)
     .map((one) => refined(synthesizer, colour, stretches, one))
@@ -130,8 +135,7 @@ export function errorsAtAngles(
   sightings: readonly { readonly frame: number; readonly pose: Pose }[],
 ): number[][] {
   // Only stripes show that something round turns.
-  const round = symmetries[shape] === anglesTried;
-  const look: Look = { finish: round ? 'striped' : finish, side };
+  const look: Look = { finish: isRound(shape) ? 'striped' : finish, side };
   return sightings.map(({ frame, pose }) => {
     const circle = { shape: 'ball', pose: { ...pose, radius: 1.25 * pose.radius } } as const;
     const stretch = synthesizer.stretch(frame, [circle]);
@@ -202,10 +206,42 @@ function bestLook(
   };
   const [soft = 0, softer = 0] = blurs;
   for (const look of looks) attempt(look, soft);
-  const sharpest = best?.look ?? looks[0];
+  const sharpest: Look | undefined = best?.look ?? looks[0];
   if (sharpest !== undefined) attempt(sharpest, softer);
   if (best === undefined) throw new RangeError('no looks');
   return best;
+}
+
+/** Something round and striped, its stripes turned in each frame as they are seen. */
+function rolled(
+  synthesizer: Synthesizer,
+  colour: Colour,
+  stretches: readonly Stretch[],
+  candidate: Candidate,
+): Drawn {
+  const [blur = 0] = blurs;
+  const { shape } = candidate;
+  const sides = [-1, 1].map((side): Drawn => {
+    const look: Look = { finish: 'striped', side };
+    const found = stretches.map((stretch, i) => {
+      const start = candidate.poses[i];
+      if (start === undefined) throw new RangeError('a frame without a pose');
+      let best: { readonly pose: Pose; readonly error: number } | undefined;
+      for (let turn = 0; turn < anglesTried; turn += 2) {
+        const pose = { ...start, angle: (2 * Math.PI * turn) / anglesTried };
+        const error = synthesizer.error(stretch, { shape, colour }, look, pose, blur);
+        if (best === undefined || error < best.error) best = { pose, error };
+      }
+      return best ?? { pose: start, error: Number.POSITIVE_INFINITY };
+    });
+    const poses = found.map(({ pose }) => pose);
+    return { candidate: { ...candidate, poses }, look, blur, error: mean(found.map(({ error }) => error)) };
+  });
+  return sides.reduce((a, b) => (b.error < a.error ? b : a));
+}
+
+function isRound(shape: Shape): boolean {
+  return symmetries[shape] === anglesTried;
 }
 
 function errorAt(

@@ -13,8 +13,6 @@ export interface Track {
   readonly gain: number;
 }
 
-/** Least mean gain of a track over the frames that show it, for frames of 64x64 pixels. */
-const leastGain = 150;
 /** An object is not seen in frames where its gain is below this share of its median gain. */
 const seenShare = 0.25;
 /** An object is seen in at least this share of the frames. */
@@ -41,9 +39,11 @@ export class TrackFinder {
 
   /**
    * The clearest object that is left: what differs most from the background is followed from frame to frame, its colour
-   * decided, and what has that colour followed. Undefined when nothing is as large and clear as an object.
+   * decided, and what has that colour followed. Undefined when nothing is left.
+   *
+   * @param leastGain least mean gain over the frames that show it, for frames of 64x64 pixels.
    */
-  next(): Track | undefined {
+  next(leastGain: number): Track | undefined {
     const evidence = this.#evidence;
     const least = Math.round(6 * this.#scale);
     const colour = colourOf(evidence, follow(this.#anything, this.#blocked, evidence, least));
