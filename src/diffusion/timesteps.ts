@@ -40,3 +40,19 @@ export function drawTimestep(key: Key, tokens: number): number {
     (choice ?? 1) < uniformShare ? ((even ?? 0) * 2 ** 24 + 0.5) / 2 ** 24 : 1 / (1 + Math.exp(-logit));
   return shiftTimestep(t, timestepShift(tokens));
 }
+
+/**
+ * Timesteps at which a sampler asks for velocities, descending: even before they are shifted as training shifts them, so
+ * that steps are dense where the model learned most.
+ *
+ * @param steps at least 1.
+ * @param shift from {@link timestepShift}.
+ * @param from where to begin, above 0, at most 1; default 1, pure noise.
+ * @returns steps + 1 timesteps, the first `from`, the last 0.
+ */
+export function timestepSchedule(steps: number, shift: number, from = 1): readonly number[] {
+  const start = unshiftTimestep(from, shift);
+  return Array.from({ length: steps + 1 }, (_, i) =>
+    i === 0 ? from : shiftTimestep(start * (1 - i / steps), shift),
+  );
+}
