@@ -15,6 +15,10 @@ export type CommandGroup = {
 
 /** Every command of the program, by name, in the order of the help. */
 export const commands: { readonly [name: string]: CommandEntry | CommandGroup } = {
+  generate: {
+    summary: 'Make a video or a still from a prompt',
+    load: async () => (await import('./generate.ts')).generateCommand,
+  },
   dataset: {
     summary: 'Check or make training clips',
     commands: {

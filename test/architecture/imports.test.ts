@@ -34,7 +34,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   diffusion: ['errors', 'tensor', 'random'],
   video: ['atomic-file', 'errors', 'random', 'tensor'],
   data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
-  pipeline: ['errors', 'random', 'tensor', 'models', 'executors', 'video'],
+  pipeline: ['errors', 'random', 'tensor', 'models', 'diffusion', 'storage', 'executors', 'video'],
   training: [
     'atomic-file',
     'errors',
@@ -48,9 +48,20 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'data',
     'executors',
   ],
-  app: ['errors', 'executors'],
-  cli: ['atomic-file', 'app', 'errors', 'executors', 'random', 'video', 'data', 'training'],
-  index: ['app', 'errors', 'executors', 'nn', 'random', 'storage', 'tensor', 'training'],
+  app: ['errors', 'executors', 'pipeline'],
+  cli: [
+    'atomic-file',
+    'app',
+    'diffusion',
+    'errors',
+    'executors',
+    'pipeline',
+    'random',
+    'video',
+    'data',
+    'training',
+  ],
+  index: ['app', 'errors', 'executors', 'nn', 'pipeline', 'random', 'storage', 'tensor', 'training', 'video'],
 };
 
 function folderOf(file: string): string {

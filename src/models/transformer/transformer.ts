@@ -1,6 +1,6 @@
 import type { SequenceLayout } from '../../nn/attention.ts';
 import { type LinearSpec, linear, linearSpec } from '../../nn/linear.ts';
-import type { Parameters } from '../../nn/parameters.ts';
+import { channelsOf, type Parameters } from '../../nn/parameters.ts';
 import {
   type TransformerBlockSpec,
   transformerBlock,
@@ -97,21 +97,64 @@ export function transformer(
   const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin } = sequence;
 
   const text = encodeText(p.text, bytes, { cos: byteCos, sin: byteSin, segments: byteSegments }); // [B, N, width]
-  const video = linear(p.patch, patches).add(linear(p.place, sequence.places)); // [B, V, width]
-  const x = joined(text, video, sequence.order); // [B, S, width]
-
+  const x = joined(text, videoTokens(p, patches, sequence.places), sequence.order); // [B, S, width]
   const noText = zeros({ shape: [B, S - V, 1], dtype: 'f32' });
   const known = joined(noText, timesteps.reshape([B, V, 1]), sequence.order); // [B, S, 1]
-  const time = timeEmbedding(p.time, known); // [B, S, width]
-  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
-
   const layer = recompute ? recomputedLayer : keptLayer;
-  const y = p.blocks.reduce((h, q) => layer(q, h, { cos, sin, segments }, modulation), x); // [B, S, width]
-
-  const [shift, scale] = linear(p.last.modulation, time).split(-1, [config.width, config.width]);
-  if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
-  const velocity = linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
+  const velocity = tokenVelocities(p, x, known, { cos, sin, segments }, layer); // [B, S, P]
   return gather(velocity.reshape([B * S, P]), sequence.videoOrder); // [B, V, P]
+}
+
+/** What a step of sampling works on: B samples of N text and V video tokens each, which fill their rows. */
+export interface SamplingInputs {
+  /** Text tokens from the model's text encoder, [B, N, width]: the same in every step. */
+  readonly text: Tensor;
+  /** Patches, noised as their timesteps say, [B, V, P]. */
+  readonly patches: Tensor;
+  /** 0 (clean, known) to 1 (noise) for each video token, [B, V]. */
+  readonly timesteps: Tensor;
+  /** As in a {@link Sequence} of one sample a row: rotary angles [B or 1, N + V, head size / 2], places [B or 1, V, 16]. */
+  readonly layout: Pick<Sequence<Tensor>, 'cos' | 'sin' | 'places'>;
+}
+
+/**
+ * {@link transformer} for rows that hold one sample each without padding, their text encoded before: no packing and no
+ * masks, which is faster. patches [B, V, P] -> velocity [B, V, P].
+ * @throws GraphError when shapes do not fit.
+ */
+export function sampledVelocity(
+  p: Parameters<TransformerSpec>,
+  config: TransformerConfig,
+  { text, patches, timesteps, layout: { cos, sin, places } }: SamplingInputs,
+): Tensor {
+  const { B, V } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
+  const { N } = expectShape(text, 'B N W', { B, W: config.width }, 'text tokens');
+  expectShape(timesteps, 'B V', { B, V }, 'timesteps');
+  const x = concat([text, videoTokens(p, patches, places)], 1); // [B, N + V, width]
+  const noText = zeros({ shape: [B, N, 1], dtype: 'f32' });
+  const known = concat([noText, timesteps.reshape([B, V, 1])], 1); // [B, N + V, 1]
+  return tokenVelocities(p, x, known, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
+}
+
+/** Tokens of video patches [B, V, P], before the blocks: [B, V, width]. */
+function videoTokens(p: Parameters<TransformerSpec>, patches: Tensor, places: Tensor): Tensor {
+  return linear(p.patch, patches).add(linear(p.place, places));
+}
+
+/** Velocities [B, S, P] of tokens x [B, S, width] whose timesteps are t [B, S, 1]. */
+function tokenVelocities(
+  p: Parameters<TransformerSpec>,
+  x: Tensor,
+  t: Tensor,
+  layout: SequenceLayout,
+  layer: typeof keptLayer,
+): Tensor {
+  const time = timeEmbedding(p.time, t); // [B, S, width]
+  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
+  const y = p.blocks.reduce((h, q) => layer(q, h, layout, modulation), x); // [B, S, width]
+  const [shift, scale] = linear(p.last.modulation, time).split(-1, [channelsOf(x), channelsOf(x)]);
+  if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
+  return linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
 }
 
 /** Text [B, N, C] and video [B, V, C] as packed samples [B, S, C]; `order` is i32 [B, S], into text rows then video rows. */
