@@ -1,58 +1,79 @@
-import { loadModel } from '../app.ts';
-import { checkWritable } from '../atomic-file.ts';
+import { estimateGeneration } from '../pipeline/estimate.ts';
 import { type GenerateRequest, generate, planGeneration } from '../pipeline/generate.ts';
-import type { ExtentRequest } from '../pipeline/request.ts';
+import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
+import { type ExtentRequest, trainedOn } from '../pipeline/request.ts';
+import type { VideoModel } from '../pipeline/video-model.ts';
+import { joinFrames, sliceFrames, type Video } from '../video/frames.ts';
+import type { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { defineCommand, numberOption, UsageError } from './command.ts';
-import {
-  asUsage,
-  deviceChoice,
-  extentOptions,
-  samplingOptions,
-  samplingRequest,
-  sizeOption,
-  threadsOption,
-} from './sampling-options.ts';
-import { stageProgress } from './stage-progress.ts';
+import { checkPlace, isStillFormat, makeVideo } from './make-video.ts';
+import { asUsage, extentOptions, samplingOptions, samplingRequest, sizeOption } from './sampling-options.ts';
 
 /** `zoetrope generate`. */
 export const generateCommand = defineCommand({
-  description: `Make a video from a prompt, at any size and duration; --frames 1 makes a still.
+  description: `Make a video from a prompt, at any size and duration; --frames 1, or a .png, makes a still.
 
+--image gives the first frame. --video gives a video that is changed by the prompt, as much as --strength says.
 The result appears under its name only when it is complete; a file that has the name is replaced.
 
-Exit code 0: the file is there. 1: the model, the device or the place was at fault. 2: a value was.`,
+Exit code 0: the file is there. 1: the model, a file, the device or the place was at fault. 2: a value was.`,
   positionals: [{ name: 'PROMPT', help: 'What the video shows' }],
-  options: { ...samplingOptions, ...extentOptions },
+  options: {
+    ...samplingOptions,
+    ...extentOptions,
+    image: { type: 'string', value: 'FILE', help: 'First frame, cropped to the aspect of --size' },
+    video: { type: 'string', value: 'FILE', help: 'Video to be changed; size and duration are as in it' },
+    strength: { type: 'string', value: 'X', help: 'How much --video is changed, 0 to 1 (default 0.6)' },
+    preview: { type: 'boolean', help: 'Make it small first, then refine that to full size' },
+    'preview-out': { type: 'string', value: 'FILE', help: 'Keep the small video too; implies --preview' },
+  },
   example: "zoetrope generate 'a red ball bounces on green grass at sunset' --out ball.mp4",
   async run({ values, positionals: [prompt = ''], terminal }) {
-    const { out } = values;
-    if (out === undefined) throw new UsageError('zoetrope generate: --out FILE is missing');
-    const request: GenerateRequest = { ...samplingRequest(prompt, values), ...extentRequest(values) };
-    await checkWritable(out);
-    await using model = await loadModel(values.model, {
-      device: deviceChoice(values.device),
-      ...threadsOption(values.threads),
+    const { image, video } = values;
+    const previewOut = values['preview-out'];
+    if (image !== undefined && video !== undefined)
+      throw new UsageError('zoetrope generate: --image and --video cannot be given together; give one');
+    const request: GenerateRequest = {
+      ...samplingRequest(prompt, values),
+      ...extentRequest(values),
+      preview: values.preview || previewOut !== undefined,
+      ...(values.strength !== undefined && {
+        strength: numberOption('strength', values.strength, { min: 0, max: 1 }),
+      }),
+    };
+    if (previewOut !== undefined) await checkPlace(previewOut);
+    return await makeVideo('zoetrope generate', values, terminal, async ({ model, reader }) => {
+      if (image === undefined && video === undefined) asUsage(() => planGeneration(model, request));
+      const given = await readGiven(reader, model, request, { image, video });
+      const full = { ...request, ...given.request };
+      const plan = asUsage(() => planGeneration(model, full));
+      const seeded = { ...full, seed: plan.settings.seed };
+      const onPreview =
+        previewOut === undefined
+          ? undefined
+          : async (made: Video) => void (await writeVideo(made, previewOut));
+      return {
+        settings: plan.settings,
+        extent: plan.extent,
+        estimate: estimateGeneration(model, plan),
+        notes: given.notes,
+        frames: (hooks) => generate(model, seeded, { ...hooks, onPreview }),
+      };
     });
-    const plan = asUsage(() => planGeneration(model, request));
-    const { signal } = terminal;
-    const { onProgress, finish } = stageProgress(terminal);
-    const frames = generate(model, { ...request, seed: plan.settings.seed }, { signal, onProgress });
-    const written = await writeVideo(frames, out);
-    finish();
-    terminal.stdout.write(`Wrote ${out}: ${written.frames} frames, seed ${plan.settings.seed}\n`);
-    return 0;
   },
 });
 
 interface ExtentValues {
+  readonly out: string | undefined;
   readonly size: string | undefined;
   readonly seconds: string | undefined;
   readonly frames: string | undefined;
   readonly fps: string;
 }
 
-function extentRequest({ size, seconds, frames, fps }: ExtentValues): ExtentRequest {
+function extentRequest({ out, size, seconds, frames, fps }: ExtentValues): ExtentRequest {
+  const open = seconds === undefined && frames === undefined;
   return {
     rate: numberOption('fps', fps, { min: 0.1, max: 1000 }),
     ...(size !== undefined && { size: sizeOption(size) }),
@@ -60,5 +81,38 @@ function extentRequest({ size, seconds, frames, fps }: ExtentValues): ExtentRequ
     ...(frames !== undefined && {
       frames: numberOption('frames', frames, { min: 1, max: 100_000, integer: true }),
     }),
+    ...(open && isStillFormat(out) && { frames: 1 }),
   };
+}
+
+/** Reads the files that a generation is given, in the size and rate of the request. */
+async function readGiven(
+  reader: MediaReader,
+  model: VideoModel,
+  request: GenerateRequest,
+  { image, video }: { readonly image: string | undefined; readonly video: string | undefined },
+): Promise<{ readonly request: Partial<GenerateRequest>; readonly notes: readonly string[] }> {
+  if (image !== undefined) {
+    const size = request.size ?? trainedOn.size;
+    const read = await reader.read(image, { maxFrames: 1, size, fit: 'cover' });
+    return { request: { image: read.video }, notes: [] };
+  }
+  if (video === undefined) return { request: {}, notes: [] };
+  const { size, rate } = request;
+  const given = await givenFile(reader, video, { size, rate }, model.stride);
+  return { request: { video: await framesOf(given, request) }, notes: given.notes };
+}
+
+/** The frames of a file that a request asks for, all if it does not say. */
+async function framesOf(given: GivenFile, { frames, seconds }: ExtentRequest): Promise<Video> {
+  const wanted =
+    frames ?? (seconds === undefined ? Number.POSITIVE_INFINITY : Math.round(seconds * given.rate));
+  const pieces: Video[] = [];
+  let count = 0;
+  for await (const piece of given.frames()) {
+    pieces.push(sliceFrames(piece, 0, wanted - count));
+    count += piece.frames;
+    if (count >= wanted) break;
+  }
+  return joinFrames(pieces);
 }

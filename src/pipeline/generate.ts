@@ -1,6 +1,7 @@
 import { latentShapeOf } from '../models/latent-spec.ts';
-import { type Size, sliceFrames, type Video } from '../video/frames.ts';
-import { decodeFrames } from './decode-frames.ts';
+import { frameAt, joinFrames, type Size, sliceFrames, type Video } from '../video/frames.ts';
+import { resizeVideo } from '../video/resize.ts';
+import { decodeFrames, retimed } from './decode-frames.ts';
 import type { RunHooks } from './progress.ts';
 import {
   checkNumber,
@@ -12,7 +13,9 @@ import {
   type SamplingSettings,
   samplingSettings,
 } from './request.ts';
-import { type Passage, sampleLatents } from './sampling.ts';
+import { sampleWatched } from './sample-watched.ts';
+import type { Passage } from './sampling.ts';
+import { blendSeam } from './seam.ts';
 import type { VideoModel } from './video-model.ts';
 
 /** A video, or a still, from a prompt; at will from a first frame, or from another video. */
@@ -23,17 +26,33 @@ export interface GenerateRequest extends SamplingRequest, ExtentRequest {
   readonly video?: Video;
   /** How much of `video` is made anew: the timestep from 0, nothing, to 1, everything. Default 0.6. */
   readonly strength?: number;
+  /**
+   * Make it at half the width and height first, and refine that to full size with the same model: steadier than sampling
+   * a large video at once, whose tokens are more than training showed. Default false.
+   */
+  readonly preview?: boolean;
+}
+
+/** {@link RunHooks}, and what is shown on the way. */
+export interface GenerateHooks extends RunHooks {
+  /** Given the small video of a request with a preview, before it is refined. */
+  readonly onPreview?: ((video: Video) => Promise<void>) | undefined;
 }
 
 /** What will be made, before anything is computed. */
 export interface GenerationPlan {
   readonly settings: SamplingSettings;
   readonly extent: Extent;
-  /** Timestep at which sampling begins; below 1 for a video that is changed. */
+  /** Timestep at which sampling begins; below 1 for a video that is changed, and after a preview. */
   readonly from: number;
+  /** Size of the video that is made first and refined. */
+  readonly preview?: Size;
 }
 
 const defaultStrength = 0.6;
+
+/** Timestep from which a preview is refined: what it shows stays, the detail that it cannot have is new. */
+const refineFrom = 0.6;
 
 /**
  * Checks a request and says what it comes to.
@@ -50,7 +69,10 @@ export function planGeneration(model: Pick<VideoModel, 'stride'>, request: Gener
     if (video === undefined)
       throw new RequestError('strength', 'says how far a video is changed; give the video');
   }
-  return { settings, extent, from: video === undefined ? 1 : (strength ?? defaultStrength) };
+  const from = video === undefined ? 1 : (strength ?? defaultStrength);
+  if (request.preview !== true) return { settings, extent, from };
+  const preview = previewSize(extent, model.stride);
+  return { settings, extent, from: Math.min(from, refineFrom), preview };
 }
 
 /**
@@ -66,15 +88,16 @@ export function planGeneration(model: Pick<VideoModel, 'stride'>, request: Gener
 export async function* generate(
   model: VideoModel,
   request: GenerateRequest,
-  hooks: RunHooks = {},
+  hooks: GenerateHooks = {},
 ): AsyncGenerator<Video> {
   const plan = planGeneration(model, request);
-  const passage = await passageOf(model, plan, request, hooks);
+  const source = await sourceOf(model, plan, request, hooks);
+  const passage = await passageOf(model, plan, source, hooks);
   const latents = await sampleWatched(model, passage, plan.settings, hooks);
   const { frames, rate } = plan.extent;
   const decoded = decodeFrames(model.codec, latents, { to: frames, rate }, hooks);
-  if (request.image === undefined) yield* decoded;
-  else yield* withFirstFrame(decoded, request.image);
+  if (source.image === undefined) yield* decoded;
+  else yield* retimed(after(source.image, decoded), rate);
 }
 
 /** What a request leaves open is as in the video. */
@@ -83,46 +106,80 @@ function extentLike({ width, height, rate, frames }: Video, request: ExtentReque
   return request.seconds === undefined ? { ...own, frames: request.frames ?? frames } : own;
 }
 
-/** {@link sampleLatents} of a model, told as progress. */
-export async function sampleWatched(
+/** What sampling is given: the first frame, and the video that is changed. */
+type Source = Pick<GenerateRequest, 'image' | 'video'>;
+
+/** The source of the full size: the request's own, or the preview made of it. */
+async function sourceOf(
   model: VideoModel,
-  passage: Passage,
-  settings: SamplingSettings,
-  { signal, onProgress }: RunHooks,
-): ReturnType<typeof sampleLatents> {
-  const report = (done: number, total: number) =>
-    onProgress?.({ stage: 'sampling', done, total, unit: 'steps' });
-  return await sampleLatents(model.field, model.config, passage, settings, { signal, onStep: report });
+  { settings: { seed }, extent, preview }: GenerationPlan,
+  request: GenerateRequest,
+  hooks: GenerateHooks,
+): Promise<Source> {
+  const { image, video, preview: _preview, ...rest } = request;
+  if (preview === undefined) return { ...(image && { image }), ...(video && { video }) };
+  const small = { ...rest, seed, size: preview, ...resized({ image, video }, preview) };
+  const pieces: Video[] = [];
+  for await (const piece of generate(model, small, previewHooks(hooks))) pieces.push(piece);
+  const made = joinFrames(pieces);
+  await hooks.onPreview?.(made);
+  return { ...(image && { image }), video: resizeVideo(made, extent) };
+}
+
+function resized(
+  { image, video }: { image: Video | undefined; video: Video | undefined },
+  size: Size,
+): Source {
+  return {
+    ...(image && { image: resizeVideo(image, size) }),
+    ...(video && { video: resizeVideo(video, size) }),
+  };
+}
+
+/** The preview's steps are told, its few frames are not. */
+function previewHooks({ signal, onProgress }: RunHooks): RunHooks {
+  return {
+    signal,
+    onProgress: (progress) => {
+      if (progress.stage === 'sampling') onProgress?.({ ...progress, stage: 'previewing' });
+    },
+  };
+}
+
+/** Half the size in whole strides. */
+function previewSize({ width, height }: Size, stride: Size): Size {
+  const half = (side: number, step: number) => Math.max(step, Math.round(side / 2 / step) * step);
+  const small = { width: half(width, stride.width), height: half(height, stride.height) };
+  if (small.width < width || small.height < height) return small;
+  throw new RequestError('preview', `of ${width}x${height} pixels cannot be any smaller; leave it out`);
 }
 
 /** What is to be sampled for a plan. Frames are rounded up to whole latent frames; the surplus is cut when decoded. */
 async function passageOf(
   { latent, codec }: VideoModel,
   { extent, from }: GenerationPlan,
-  { image, video }: GenerateRequest,
+  { image, video }: Source,
   { onProgress }: RunHooks,
 ): Promise<Passage> {
   const shape = latentShapeOf(latent, extent.frames, extent);
-  const given = video === undefined ? image : sliceFrames(video, 0, extent.frames);
-  if (given === undefined) return { shape };
-  const report = (done: number) =>
-    onProgress?.({ stage: 'encoding', done, total: given.frames, unit: 'frames' });
+  const total = (image?.frames ?? 0) + (video === undefined ? 0 : extent.frames);
+  if (total === 0) return { shape };
+  const report = (done: number) => onProgress?.({ stage: 'encoding', done, total, unit: 'frames' });
   report(0);
-  const latents = await codec.encode(given);
-  report(given.frames);
-  return video === undefined ? { shape, known: [{ at: 0, latents }] } : { shape, start: { latents, from } };
+  const first = image && (await codec.encode(image));
+  const whole = video && (await codec.encode(sliceFrames(video, 0, extent.frames)));
+  report(total);
+  return {
+    shape,
+    ...(first && { known: [{ at: 0, latents: first }] }),
+    ...(whole && { start: { latents: whole, from } }),
+  };
 }
 
-/** Frames of which the first is replaced. */
-async function* withFirstFrame(pieces: AsyncIterable<Video>, first: Video): AsyncGenerator<Video> {
-  let isFirst = true;
-  for await (const piece of pieces) {
-    if (isFirst) {
-      yield { ...sliceFrames(piece, 0, 1), data: first.data };
-      if (piece.frames > 1) yield sliceFrames(piece, 1);
-    } else yield piece;
-    isFirst = false;
-  }
+/** Decoded frames of which the first is given, in its place the given one. */
+async function* after(first: Video, decoded: AsyncIterable<Video>): AsyncGenerator<Video> {
+  yield first;
+  yield* blendSeam(decoded, { before: frameAt(first, 0) });
 }
 
 function checkImage(image: Video, extent: Extent, video: Video | undefined): void {

@@ -22,9 +22,17 @@ import { at, type TensorType } from '../tensor/shape.ts';
 import type { Graph } from '../tensor/tensor.ts';
 import { trace } from '../tensor/trace.ts';
 import { leaves, type TreeOf } from '../tensor/tree.ts';
+import { costOf, type GraphCost } from './graph-cost.ts';
 
 /** Most bytes of UTF-8 that a prompt may have: as many as captions have in training. */
 export const maxPromptBytes = 1280;
+
+/**
+ * Prompts are encoded in blocks of so many bytes. ONNX Runtime's matrix products with fewer rows than columns sum in an
+ * order that depends on the number of threads: with at least as many rows, bytes and tokens, as `micro` has columns,
+ * a prompt gives the same bits with one thread and with four.
+ */
+const textBlock = 1024;
 
 /** Compiled graphs that are kept for later; the one used longest ago goes first. */
 const keptGraphs = 8;
@@ -62,22 +70,20 @@ export class VelocityField implements Disposable {
   async under(prompt: string, grid: TimeHeightWidth): Promise<PromptVelocity> {
     const text = captionBytes(prompt, maxPromptBytes / bytesPerToken);
     const budget = budgetOf(text.length / bytesPerToken, grid);
-    const sequence = layoutSequence(this.#config, budget, [[{ text, grid }]]);
-    const tokens = await this.#encode(sequence, budget);
+    const layout = layoutOf(layoutSequence(this.#config, budget, [[{ text, grid }]]));
     using scope = new BufferScope();
-    const layout = scope.own(uploadTree(this.#executor, layoutOf(sequence)));
-    scope.own([tokens]);
+    const fixed = scope.own(uploadTree(this.#executor, [await this.#encode(text), layout]));
     const step = this.#compile(`step ${budget.textTokens} ${budget.videoTokens}`, () =>
       stepGraph(this.#config, budget),
     );
     try {
       const executable = await step.executable;
-      const fixed = scope.release([tokens, ...(leaves(layout) as DeviceBuffer[])]);
+      const kept = leaves(scope.release(fixed)) as DeviceBuffer[];
       const shape = [1, budget.videoTokens, patchChannels(this.#config)];
       const velocity = (patches: Float32Array, timesteps: Float32Array) =>
-        this.#step(executable, fixed, fromFloat32('f32', shape, patches), timesteps);
+        this.#step(executable, kept, fromFloat32('f32', shape, patches), timesteps);
       const dispose = () => {
-        disposeAll(fixed);
+        disposeAll(kept);
         step.uses--;
       };
       return Object.assign(velocity, { [Symbol.dispose]: dispose });
@@ -87,19 +93,38 @@ export class VelocityField implements Disposable {
     }
   }
 
+  /** What one evaluation of the velocity under a prompt costs; nothing is compiled. */
+  costOf(prompt: string, grid: TimeHeightWidth): GraphCost {
+    return costOf(stepGraph(this.#config, budgetOf(this.textTokensOf(prompt), grid)));
+  }
+
+  /** Text tokens of a prompt. */
+  textTokensOf(prompt: string): number {
+    return captionBytes(prompt, maxPromptBytes / bytesPerToken).length / bytesPerToken;
+  }
+
   [Symbol.dispose](): void {
     for (const { executable } of this.#compiled.values()) drop(executable);
     this.#compiled.clear();
     disposeAll([...this.#weights]);
   }
 
-  /** Text tokens [1, N, width], which the caller owns. */
-  async #encode({ bytes, byteCos, byteSin }: Sequence<HostTensor>, budget: SequenceBudget) {
+  /** Text tokens of a prompt, f32 [1, N, width]. */
+  async #encode(text: Uint8Array): Promise<HostTensor> {
+    const budget = budgetOf(Math.ceil(text.length / textBlock) * (textBlock / bytesPerToken), [0, 0, 0]);
     const encoder = this.#compile(`text ${budget.textTokens}`, () => textGraph(this.#config, budget));
     using scope = new BufferScope();
-    const inputs = scope.own(uploadTree(this.#executor, [bytes, byteCos, byteSin]));
+    const sequence = layoutSequence(this.#config, budget, [[{ text, grid: [0, 0, 0] }]]);
+    const inputs = scope.own(uploadTree(this.#executor, textInputsOf(sequence)));
     try {
-      return at(await this.#executor.run(await encoder.executable, [...this.#weights, ...inputs]), 0);
+      const executable = await encoder.executable;
+      const outputs = await this.#executor.run(executable, [
+        ...this.#weights,
+        ...leaves(inputs),
+      ] as DeviceBuffer[]);
+      const tokens = toFloat32(await this.#executor.download(at(scope.own([...outputs]), 0)));
+      const [count, { width }] = [text.length / bytesPerToken, this.#config];
+      return fromFloat32('f32', [1, count, width], tokens.slice(0, count * width));
     } finally {
       encoder.uses--;
     }
@@ -164,16 +189,18 @@ function layoutOf<Leaf>({ cos, sin, places }: Sequence<Leaf>) {
   return { cos, sin, places };
 }
 
-/** Bytes to text tokens: weights, bytes, cos, sin -> [1, N, width]. */
+/** What of a sequence the text encoder needs, in the order of {@link textGraph}'s arguments. */
+function textInputsOf<Leaf>({ bytes, byteCos, byteSin, byteSegments }: Sequence<Leaf>) {
+  return { bytes, layout: { cos: byteCos, sin: byteSin, segments: byteSegments } };
+}
+
+/** Bytes to text tokens: weights, bytes and their layout -> [1, N, width]. */
 function textGraph(config: TransformerConfig, budget: SequenceBudget): Graph {
-  const { bytes, byteCos, byteSin } = sequenceTypes(config, budget);
   return trace(
     'text',
-    (p, x, cos, sin) => [encodeText(p.text, x, { cos, sin })],
+    (p, { bytes, layout }) => [encodeText(p.text, bytes, layout)],
     transformerSpec(config),
-    bytes,
-    byteCos,
-    byteSin,
+    textInputsOf(sequenceTypes(config, budget)),
   ).graph;
 }
 

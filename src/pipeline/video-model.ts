@@ -1,6 +1,7 @@
 import type { Executor } from '../executors/executor.ts';
 import type { LatentSpec } from '../models/latent-spec.ts';
 import type { TransformerConfig } from '../models/transformer/config.ts';
+import { parameterCount } from '../nn/parameters.ts';
 import type { Size } from '../video/frames.ts';
 import { LatentCodec } from './latent-codec.ts';
 import type { VideoModelWeights } from './model-files.ts';
@@ -22,11 +23,15 @@ export class VideoModel implements AsyncDisposable {
   /** Sizes of the transformer. */
   readonly config: TransformerConfig;
 
+  /** Bytes of all weights in float32. */
+  readonly weightBytes: number;
+
   /** @param executor becomes the model's: it is disposed with it. */
   constructor(executor: Executor, { name, autoencoder, transformer }: VideoModelWeights) {
     this.name = name;
     this.executor = executor;
     this.config = transformer.config;
+    this.weightBytes = 4 * parameterCount([autoencoder.parameters, transformer.parameters]);
     this.field = new VelocityField(executor, transformer.config, transformer.parameters);
     this.codec = new LatentCodec(executor, autoencoder.config, autoencoder.parameters);
   }

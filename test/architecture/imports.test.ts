@@ -34,7 +34,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   diffusion: ['errors', 'tensor', 'random'],
   video: ['atomic-file', 'errors', 'random', 'tensor'],
   data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
-  pipeline: ['errors', 'random', 'tensor', 'models', 'diffusion', 'storage', 'executors', 'video'],
+  pipeline: ['errors', 'random', 'tensor', 'nn', 'models', 'diffusion', 'storage', 'executors', 'video'],
   training: [
     'atomic-file',
     'errors',
