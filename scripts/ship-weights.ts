@@ -8,6 +8,7 @@ import { autoencoderSpec } from '../src/models/autoencoder/autoencoder.ts';
 import { checkAutoencoderConfig } from '../src/models/autoencoder/config.ts';
 import { checkTransformerConfig } from '../src/models/transformer/config.ts';
 import { transformerSpec } from '../src/models/transformer/transformer.ts';
+import { fileDigest } from '../src/storage/file-digest.ts';
 import { fitParameters, type ModelKind, readModel, writeModel } from '../src/storage/model-file.ts';
 import { openSafetensors } from '../src/storage/safetensors.ts';
 
@@ -18,7 +19,9 @@ const kind = await kindOf(from);
 const model = await readModel(from, kind);
 const [config, spec] = described(kind, model.config);
 const parameters = fitParameters(spec, model.parameters, from);
-await writeModel(to, { kind, config, parameters, provenance: model.provenance, dtype: 'f16' });
+// A transformer knows its autoencoder by the digest of the file that it was trained with.
+const provenance = { ...model.provenance, convertedFrom: await fileDigest(from) };
+await writeModel(to, { kind, config, parameters, provenance, dtype: 'f16' });
 console.log(`${to}: ${(statSync(to).size / 2 ** 20).toFixed(2)} MiB`);
 
 async function kindOf(path: string): Promise<ModelKind> {

@@ -4,6 +4,8 @@ import { UserError } from './errors.ts';
 import type { Executor } from './executors/executor.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
 import { VideoModel } from './pipeline/video-model.ts';
+import { fromFloat32, toFloat32 } from './tensor/host-tensor.ts';
+import { trace } from './tensor/trace.ts';
 
 /** Where graphs can run: ONNX Runtime on the CPU or on a GPU, an NVIDIA GPU by its own libraries, the float64 oracle. */
 export const devices = ['cpu', 'webgpu', 'nvidia', 'reference'] as const;
@@ -48,6 +50,22 @@ export async function openExecutor(
   }
 }
 
+/**
+ * Computes something on a device, to see that it can be used; resolves to the name of what runs there.
+ * @throws UserError or ExecutorError saying why it cannot.
+ */
+export async function testDevice(device: DeviceName): Promise<string> {
+  await using executor = await openExecutor(device);
+  const { graph } = trace('test', (x) => [x.add(1)], { shape: [1], dtype: 'f32' });
+  const executable = await executor.compile(graph);
+  const [result] = await executor.run(executable, [
+    executor.upload(fromFloat32('f32', [1], Float32Array.of(1))),
+  ]);
+  const two = result && toFloat32(await executor.download(result))[0];
+  if (two !== 2) throw new UserError(`device ${device}: 1 + 1 gave ${two}; use another device`);
+  return executor.name;
+}
+
 /** A device's name, or `auto`: an NVIDIA GPU where one can be used, else the CPU. */
 export type DeviceChoice = DeviceName | 'auto';
 
@@ -69,7 +87,7 @@ export async function openDevice(
 }
 
 /** Where models that are called by name are: `weights/NAME` of the package. */
-const weightsFolder = new URL('../weights/', import.meta.url);
+export const weightsFolder = new URL('../weights/', import.meta.url);
 
 /** The folder of a model: one that comes with the package by its name, such as `micro`, any other by its path. */
 export function modelFolder(nameOrFolder: string): string {

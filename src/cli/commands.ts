@@ -61,4 +61,8 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
       },
     },
   },
+  doctor: {
+    summary: 'Say what this machine offers, and which models are there',
+    load: async () => (await import('./doctor.ts')).doctorCommand,
+  },
 };

@@ -48,7 +48,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'data',
     'executors',
   ],
-  app: ['errors', 'executors', 'pipeline'],
+  app: ['errors', 'executors', 'pipeline', 'tensor'],
   cli: [
     'atomic-file',
     'app',
