@@ -21,7 +21,8 @@ if (process.send !== undefined) {
 function oneLine(error: unknown): string {
   const message = error instanceof Error ? error.message : String(error);
   // ONNX Runtime says it in a page of C++.
-  if (message.includes('adapter_result')) return 'no adapter: there is no driver of Vulkan, Metal or Direct3D';
+  if (message.includes('adapter_result'))
+    return 'no adapter: there is no driver of Vulkan, Metal or Direct3D';
   const [line = ''] = message.split('\n');
   return line.length <= 200 ? line : `${line.slice(0, 199)}…`;
 }
