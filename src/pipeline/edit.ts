@@ -123,7 +123,8 @@ async function planEdit(model: VideoModel, edit: Edit, signal: AbortSignal | und
   if (like === undefined) throw new RangeError('an edit needs a video');
   checkSize(like, model.stride);
   const asked = frames === undefined && seconds === undefined ? { frames: usual } : { frames, seconds };
-  const added = extentOf({ ...definedOnly(asked), size: like, rate: like.rate }, model.stride);
+  const { width, height, rate } = like;
+  const added = extentOf({ ...definedOnly(asked), size: { width, height }, rate }, model.stride);
   const [stride] = model.latent.stride;
   const wanted = contextFrames(stride);
   const ends = async (given: GivenVideo | undefined) =>
@@ -187,6 +188,7 @@ async function* newFrames(model: VideoModel, plan: EditPlan, hooks: RunHooks): A
   yield* blendSeam(decodeFrames(model.codec, latents, range, hooks), {
     before: context.before && frameAt(context.before, context.before.frames - 1),
     after: context.after && frameAt(context.after, 0),
+    frames: layout.to - layout.from,
   });
 }
 

@@ -97,7 +97,7 @@ export async function* generate(
   const { frames, rate } = plan.extent;
   const decoded = decodeFrames(model.codec, latents, { to: frames, rate }, hooks);
   if (source.image === undefined) yield* decoded;
-  else yield* retimed(after(source.image, decoded), rate);
+  else yield* retimed(after(source.image, decoded, frames - 1), rate);
 }
 
 /** What a request leaves open is as in the video. */
@@ -177,9 +177,9 @@ async function passageOf(
 }
 
 /** Decoded frames of which the first is given, in its place the given one. */
-async function* after(first: Video, decoded: AsyncIterable<Video>): AsyncGenerator<Video> {
+async function* after(first: Video, decoded: AsyncIterable<Video>, frames: number): AsyncGenerator<Video> {
   yield first;
-  yield* blendSeam(decoded, { before: frameAt(first, 0) });
+  yield* blendSeam(decoded, { before: frameAt(first, 0), frames });
 }
 
 function checkImage(image: Video, extent: Extent, video: Video | undefined): void {

@@ -6,10 +6,12 @@ export interface Seam {
   readonly before?: Uint8Array | undefined;
   /** The given frame just after them. */
   readonly after?: Uint8Array | undefined;
+  /** Number of new frames. */
+  readonly frames: number;
 }
 
-/** New frames over which what the autoencoder changes fades in at each seam. */
-const fade = 6;
+/** Most new frames over which what the autoencoder changes fades in at each seam. */
+const longestFade = 6;
 
 /**
  * New frames without a visible seam to the given ones beside them.
@@ -22,6 +24,8 @@ const fade = 6;
  * @returns the new ones. At most six frames are held.
  */
 export async function* blendSeam(pieces: AsyncIterable<Video>, seam: Seam): AsyncGenerator<Video> {
+  // Where they are few, each side's fade ends at the other's given frame, which is right as it is.
+  const fade = Math.min(longestFade, seam.frames);
   let lost: Float32Array | undefined;
   let count = 0;
   /** Frames whose distance to the end is not known yet. */
