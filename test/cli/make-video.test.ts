@@ -89,6 +89,18 @@ describe('zoetrope generate', () => {
     expect((await readVideo(at('small.gif'))).width).toBe(8);
   });
 
+  it('expands a prompt when told to, and says to what', async () => {
+    const options = ['--expand', '-o', at('expanded.gif'), ...small, ...tiny()];
+    const { code, stderr } = await run('generate', 'a red ball bounces', ...options);
+    expect(code).toBe(0);
+    const long = stderr.match(/Expanded: ([^"]+)/)?.[1];
+    expect(long).toMatch(/ball.*\. The camera|camera/);
+    await run('generate', long!, '-o', at('same.gif'), ...small, ...tiny());
+    expect((await readFile(at('same.gif'))).equals(await readFile(at('expanded.gif')))).toBe(true);
+    const other = await run('generate', 'a cat', '--expand', '--plan', ...tiny());
+    expect(other.stderr).toMatch(/used as it is/);
+  });
+
   it('says what it would do, and writes nothing', async () => {
     const before = await visible();
     for (const flag of ['--plan', '--dry-run']) {
