@@ -1,12 +1,13 @@
 import { estimateGeneration } from '../pipeline/estimate.ts';
 import { type GenerateRequest, generate, planGeneration } from '../pipeline/generate.ts';
 import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
-import { type ExtentRequest, trainedOn } from '../pipeline/request.ts';
+import { drawSeed, type ExtentRequest, trainedOn } from '../pipeline/request.ts';
 import type { VideoModel } from '../pipeline/video-model.ts';
 import { joinFrames, sliceFrames, type Video } from '../video/frames.ts';
 import type { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { defineCommand, numberOption, UsageError } from './command.ts';
+import { expandedPrompt } from './expand-prompt.ts';
 import { checkPlace, isStillFormat, makeVideo } from './make-video.ts';
 import { asUsage, extentOptions, samplingOptions, samplingRequest, sizeOption } from './sampling-options.ts';
 
@@ -26,6 +27,10 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     video: { type: 'string', value: 'FILE', help: 'Video to be changed; size and duration are as in it' },
     strength: { type: 'string', value: 'X', help: 'How much --video is changed, 0 to 1 (default 0.6)' },
     preview: { type: 'boolean', help: 'Make it small first, then refine that to full size' },
+    expand: {
+      type: 'boolean',
+      help: 'Rewrite the prompt in detail first: by rules, or by OPENAI_BASE_URL and ZOETROPE_EXPAND_MODEL',
+    },
     'preview-out': { type: 'string', value: 'FILE', help: 'Keep the small video too; implies --preview' },
   },
   example: "zoetrope generate 'a red ball bounces on green grass at sunset' --out ball.mp4",
@@ -34,8 +39,9 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     const previewOut = values['preview-out'];
     if (image !== undefined && video !== undefined)
       throw new UsageError('zoetrope generate: --image and --video cannot be given together; give one');
+    const sampling = { seed: drawSeed(), ...samplingRequest(prompt, values) };
     const request: GenerateRequest = {
-      ...samplingRequest(prompt, values),
+      ...sampling,
       ...extentRequest(values),
       preview: values.preview || previewOut !== undefined,
       ...(values.strength !== undefined && {
@@ -44,11 +50,13 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     };
     if (previewOut !== undefined) await checkPlace(previewOut);
     return await makeVideo('zoetrope generate', values, terminal, async ({ model, reader }) => {
+      // Without files all is known, and what is wrong is told before anything else is done.
       if (image === undefined && video === undefined) asUsage(() => planGeneration(model, request));
       const given = await readGiven(reader, model, request, { image, video });
-      const full = { ...request, ...given.request };
+      const planOnly = values.plan || values['dry-run'];
+      const told = values.expand ? await expandedPrompt(prompt, sampling.seed, planOnly, terminal) : prompt;
+      const full = { ...request, prompt: told, ...given.request };
       const plan = asUsage(() => planGeneration(model, full));
-      const seeded = { ...full, seed: plan.settings.seed };
       const onPreview =
         previewOut === undefined
           ? undefined
@@ -58,7 +66,7 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
         extent: plan.extent,
         estimate: estimateGeneration(model, plan),
         notes: given.notes,
-        frames: (hooks) => generate(model, seeded, { ...hooks, onPreview }),
+        frames: (hooks) => generate(model, full, { ...hooks, onPreview }),
       };
     });
   },

@@ -58,7 +58,7 @@ const most = { steps: 1000, guidance: 100, side: 8192, frames: 100_000, rate: 10
  * @throws RequestError naming the first field whose value cannot be used.
  */
 export function samplingSettings(request: SamplingRequest): SamplingSettings {
-  const { prompt, negative, seed = drawnSeed(), steps, sampler, guidance, guidanceInterval } = request;
+  const { prompt, negative, seed = drawSeed(), steps, sampler, guidance, guidanceInterval } = request;
   const settings: SamplingSettings = {
     prompt,
     negative: negative ?? defaultSettings.negative,
@@ -158,7 +158,7 @@ function checkText(field: string, text: string): void {
     throw new RequestError(field, `has ${bytes} bytes of UTF-8; the model reads at most ${maxPromptBytes}`);
 }
 
-/** From the system's randomness: a seed only has to differ from the last one. Short enough to be typed again. */
-function drawnSeed(): number {
+/** A seed from the system's randomness: it only has to differ from the last one. Short enough to be typed again. */
+export function drawSeed(): number {
   return crypto.getRandomValues(new Uint32Array(1))[0] ?? 0;
 }

@@ -35,6 +35,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   video: ['atomic-file', 'errors', 'random', 'tensor'],
   data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'nn', 'models', 'diffusion', 'storage', 'executors', 'video'],
+  // Not part of the pipeline, which knows nothing of worlds: it rewrites text before the pipeline sees it.
+  prompt: ['errors', 'random', 'data'],
   training: [
     'atomic-file',
     'errors',
@@ -56,12 +58,25 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'errors',
     'executors',
     'pipeline',
+    'prompt',
     'random',
     'video',
     'data',
     'training',
   ],
-  index: ['app', 'errors', 'executors', 'nn', 'pipeline', 'random', 'storage', 'tensor', 'training', 'video'],
+  index: [
+    'app',
+    'errors',
+    'executors',
+    'nn',
+    'pipeline',
+    'prompt',
+    'random',
+    'storage',
+    'tensor',
+    'training',
+    'video',
+  ],
 };
 
 function folderOf(file: string): string {
