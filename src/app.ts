@@ -1,5 +1,11 @@
+import { existsSync } from 'node:fs';
+import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
 import type { Executor } from './executors/executor.ts';
+import { readVideoModel } from './pipeline/model-files.ts';
+import { VideoModel } from './pipeline/video-model.ts';
+import { fromFloat32, toFloat32 } from './tensor/host-tensor.ts';
+import { trace } from './tensor/trace.ts';
 
 /** Where graphs can run: ONNX Runtime on the CPU or on a GPU, an NVIDIA GPU by its own libraries, the float64 oracle. */
 export const devices = ['cpu', 'webgpu', 'nvidia', 'reference'] as const;
@@ -7,11 +13,20 @@ export const devices = ['cpu', 'webgpu', 'nvidia', 'reference'] as const;
 /** Name of a device, as on the command line. */
 export type DeviceName = (typeof devices)[number];
 
+/** Settings of {@link openExecutor}. */
+export interface DeviceOptions {
+  /** Threads of the `cpu` device; default as many as there are physical cores. Others do not use it. */
+  readonly threads?: number;
+}
+
 /**
  * Opens the executor for a device, loading nothing of the others. Dispose it to free its memory and threads.
  * @throws UserError for a name that is none of {@link devices}, and when there is no NVIDIA GPU or its libraries lack.
  */
-export async function openExecutor(device: DeviceName = 'cpu'): Promise<Executor> {
+export async function openExecutor(
+  device: DeviceName = 'cpu',
+  { threads = 0 }: DeviceOptions = {},
+): Promise<Executor> {
   switch (device) {
     case 'reference': {
       const { ReferenceExecutor } = await import('./executors/reference/reference-executor.ts');
@@ -20,7 +35,7 @@ export async function openExecutor(device: DeviceName = 'cpu'): Promise<Executor
     case 'cpu':
     case 'webgpu': {
       const { openOnnxExecutor } = await import('./executors/onnx/open-node.ts');
-      return openOnnxExecutor({ device });
+      return openOnnxExecutor({ device, threads });
     }
     case 'nvidia': {
       const { openNvidiaExecutor } = await import('./executors/nvidia/open.ts');
@@ -33,6 +48,76 @@ export async function openExecutor(device: DeviceName = 'cpu'): Promise<Executor
     default:
       throw new UserError(`device ${String(device)} is unknown; use one of ${devices.join(', ')}`);
   }
+}
+
+/**
+ * Computes something on a device, to see that it can be used; resolves to the name of what runs there.
+ * @throws UserError or ExecutorError saying why it cannot.
+ */
+export async function testDevice(device: DeviceName): Promise<string> {
+  await using executor = await openExecutor(device);
+  const { graph } = trace('test', (x) => [x.add(1)], { shape: [1], dtype: 'f32' });
+  const executable = await executor.compile(graph);
+  const [result] = await executor.run(executable, [
+    executor.upload(fromFloat32('f32', [1], Float32Array.of(1))),
+  ]);
+  const two = result && toFloat32(await executor.download(result))[0];
+  if (two !== 2) throw new UserError(`device ${device}: 1 + 1 gave ${two}; use another device`);
+  return executor.name;
+}
+
+/** A device's name, or `auto`: an NVIDIA GPU where one can be used, else the CPU. */
+export type DeviceChoice = DeviceName | 'auto';
+
+/**
+ * {@link openExecutor}, where the choice may be left to what the machine has.
+ * @throws UserError as {@link openExecutor}; never for `auto`.
+ */
+export async function openDevice(
+  device: DeviceChoice = 'auto',
+  options: DeviceOptions = {},
+): Promise<Executor> {
+  if (device !== 'auto') return await openExecutor(device, options);
+  const libraries = await reportNvidiaLibraries();
+  if (libraries.every(({ path }) => path !== undefined)) {
+    const executor = await openExecutor('nvidia').catch(() => undefined);
+    if (executor !== undefined) return executor;
+  }
+  return await openExecutor('cpu', options);
+}
+
+/** Where models that are called by name are: `weights/NAME` of the package. */
+export const weightsFolder = new URL('../weights/', import.meta.url);
+
+/** The folder of a model: one that comes with the package by its name, such as `micro`, any other by its path. */
+export function modelFolder(nameOrFolder: string): string {
+  if (!/^[a-z0-9-]+$/.test(nameOrFolder)) return nameOrFolder;
+  const packaged = fileURLToPath(new URL(nameOrFolder, weightsFolder));
+  return existsSync(packaged) || !existsSync(nameOrFolder) ? packaged : nameOrFolder;
+}
+
+/** How {@link loadModel} loads. */
+export interface LoadOptions extends DeviceOptions {
+  /** Default `auto`. */
+  readonly device?: DeviceChoice;
+}
+
+/**
+ * Loads a model for making videos. Dispose it to free its memory and threads.
+ *
+ * ```ts
+ * await using model = await loadModel('micro', { device: 'cpu' });
+ * ```
+ * @param nameOrFolder `micro`, which comes with the package, or a folder with `autoencoder.safetensors` and
+ * `transformer.safetensors`.
+ * @throws UserError when a file is missing or damaged, the two do not belong together, or the device is not there.
+ */
+export async function loadModel(
+  nameOrFolder = 'micro',
+  { device = 'auto', ...options }: LoadOptions = {},
+): Promise<VideoModel> {
+  const weights = await readVideoModel(modelFolder(nameOrFolder));
+  return new VideoModel(await openDevice(device, options), weights);
 }
 
 /** What was found of NVIDIA's libraries, for a report to the user: a file or a problem for each. Never rejects. */

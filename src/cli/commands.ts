@@ -15,6 +15,22 @@ export type CommandGroup = {
 
 /** Every command of the program, by name, in the order of the help. */
 export const commands: { readonly [name: string]: CommandEntry | CommandGroup } = {
+  generate: {
+    summary: 'Make a video or a still from a prompt',
+    load: async () => (await import('./generate.ts')).generateCommand,
+  },
+  extend: {
+    summary: 'Make a video longer, at its end or its beginning',
+    load: async () => (await import('./extend.ts')).extendCommand,
+  },
+  join: {
+    summary: 'Make two videos one, with new frames between them',
+    load: async () => (await import('./join.ts')).joinCommand,
+  },
+  loop: {
+    summary: 'Make a video endless, with new frames from its end to its beginning',
+    load: async () => (await import('./loop.ts')).loopCommand,
+  },
   dataset: {
     summary: 'Check or make training clips',
     commands: {
@@ -44,5 +60,9 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
         load: async () => (await import('./train-transformer.ts')).trainTransformer,
       },
     },
+  },
+  doctor: {
+    summary: 'Say what this machine offers, and which models are there',
+    load: async () => (await import('./doctor.ts')).doctorCommand,
   },
 };

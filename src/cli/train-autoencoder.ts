@@ -17,8 +17,8 @@ import { runTraining } from './train-run.ts';
 /** `zoetrope train autoencoder`. */
 export const trainAutoencoder = defineCommand({
   description: `Train an autoencoder by a recipe. Writes DIR/autoencoder.safetensors when all steps are done, and as it goes
-DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and DIR/samples. Stopped with Ctrl-C or killed, --resume goes on from
-the newest checkpoint as if nothing had happened.
+DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and DIR/samples. Stopped with Ctrl-C or killed, --resume goes on
+from the newest checkpoint as if nothing had happened.
 
 Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step was at fault.`,
   positionals: [],

@@ -34,7 +34,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     },
   },
   example:
-    'zoetrope train transformer --recipe recipes/toy/transformer.json --autoencoder run/autoencoder.safetensors --out ./run2',
+    'zoetrope train transformer --recipe recipes/toy/transformer.json --autoencoder run/autoencoder.safetensors --out run2',
   async run({ values, terminal }) {
     const settings = trainSettings('zoetrope train transformer', values);
     const { autoencoder } = values;

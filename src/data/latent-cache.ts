@@ -156,14 +156,6 @@ export async function writeLatentShard(
   await writeSafetensors(shardPath(folder, shard), stored, new Map([['captions', captions]]));
 }
 
-/** SHA-256 of a file, hexadecimal: what a cache knows its autoencoder by. */
-export async function fileDigest(path: string): Promise<string> {
-  const content = await readFile(path).catch((error: NodeJS.ErrnoException) => {
-    throw new UserError(`${path}: cannot be read (${error.code}); check the path`);
-  });
-  return createHash('sha256').update(content).digest('hex');
-}
-
 async function readHeader(folder: string): Promise<LatentCacheHeader | undefined> {
   const content = await readFile(join(folder, headerFile), 'utf8').catch(() => undefined);
   if (content === undefined) return undefined;

@@ -11,9 +11,11 @@ import { type AutoencoderConfig, latentSpec, latentStride } from '../models/auto
 import { framesOf, type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
 import { fromFloat32, type HostTensor, toFloat32 } from '../tensor/host-tensor.ts';
 import { at, expectShape, type TensorType } from '../tensor/shape.ts';
+import { trace } from '../tensor/trace.ts';
 import type { TreeOf } from '../tensor/tree.ts';
-import { type Video, videoFrom } from '../video/frames.ts';
+import { type Size, type Video, videoFrom } from '../video/frames.ts';
 import { type CausalNetwork, CausalProgram } from './causal-program.ts';
+import { costOf, type GraphCost } from './graph-cost.ts';
 import { type Tile, TilePlan } from './tiles.ts';
 
 /** How large frames are cut into tiles. A run's memory is that of a tile; where tiles overlap they are computed twice. */
@@ -36,7 +38,8 @@ export interface DecodeOptions {
   readonly frames?: number;
 }
 
-type Direction = 'encode' | 'decode';
+/** The two ways of a codec. */
+export type Direction = 'encode' | 'decode';
 
 /**
  * Videos to normalised latents and back on an executor. Both ways stream in time: a stretch is one latent frame, so that
@@ -70,6 +73,11 @@ export class LatentCodec implements AsyncDisposable {
     if (tiles !== undefined) checkTiles(tiles, config);
     this.#tiles = tiles;
     this.#weights = uploadTree(executor, parameters);
+  }
+
+  /** Frames before a latent frame's own that its values can depend on. */
+  get encoderMemory(): number {
+    return receptiveField(this.#config).encoder.time;
   }
 
   /**
@@ -118,6 +126,15 @@ export class LatentCodec implements AsyncDisposable {
       given += video.frames;
       yield { ...video, timestamps };
     }
+  }
+
+  /** What the first frame of a video, or its latent frame, costs to encode or decode untiled; nothing is compiled. */
+  costOf(direction: Direction, { width, height }: Size): GraphCost {
+    const [, rows, columns] = this.spec.stride;
+    const type = this.#stretchType(direction, 1, height / rows, width / columns);
+    const network = networks[direction](this.#config);
+    const { graph } = trace(direction, (p, x) => [network(p, x).result], autoencoderSpec(this.#config), type);
+    return costOf(graph);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -172,13 +189,17 @@ export class LatentCodec implements AsyncDisposable {
     return known;
   }
 
-  #compile(direction: Direction, rows: number, columns: number): Promise<CausalProgram> {
+  /** What a network takes: `frames` of pixels, or one latent frame, of `rows` and `columns` latent positions. */
+  #stretchType(direction: Direction, frames: number, rows: number, columns: number): TensorType {
     const { channels, stride } = this.spec;
-    const type = (frames: number): TensorType =>
-      direction === 'encode'
-        ? { shape: [1, frames, rows * stride[1], columns * stride[2], 3], dtype: 'f32' }
-        : { shape: [1, 1, rows, columns, channels], dtype: 'f32' };
-    const types = { first: type(1), next: type(stride[0]) };
+    return direction === 'encode'
+      ? { shape: [1, frames, rows * stride[1], columns * stride[2], 3], dtype: 'f32' }
+      : { shape: [1, 1, rows, columns, channels], dtype: 'f32' };
+  }
+
+  #compile(direction: Direction, rows: number, columns: number): Promise<CausalProgram> {
+    const type = (frames: number) => this.#stretchType(direction, frames, rows, columns);
+    const types = { first: type(1), next: type(this.spec.stride[0]) };
     const network = networks[direction](this.#config);
     return CausalProgram.compile(
       this.#executor,

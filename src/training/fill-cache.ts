@@ -1,7 +1,6 @@
 import {
   type ClipToCache,
   clipsPerShard,
-  fileDigest,
   type LatentCacheHeader,
   prepareLatentCache,
   writeLatentShard,
@@ -10,6 +9,7 @@ import type { Executor } from '../executors/executor.ts';
 import { autoencoderSpec } from '../models/autoencoder/autoencoder.ts';
 import { checkAutoencoderConfig, latentSpec } from '../models/autoencoder/config.ts';
 import type { LatentSpec } from '../models/latent-spec.ts';
+import { fileDigest } from '../storage/file-digest.ts';
 import { fitParameters, readModel } from '../storage/model-file.ts';
 import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
 import { openBatchPool } from './batch-pool.ts';

@@ -15,6 +15,7 @@ import {
 } from '../data/worlds/scene.ts';
 import { type Split, splits } from '../data/worlds/split.ts';
 import { UserError } from '../errors.ts';
+import { type AutoencoderLossWeights, autoencoderLossDefaults } from '../models/autoencoder/loss.ts';
 import type { AdamSettings, Schedule } from './optimizer.ts';
 import {
   anyObject,
@@ -95,7 +96,7 @@ export interface CommonRecipe {
 export interface AutoencoderRecipe extends CommonRecipe {
   readonly model: 'autoencoder';
   /** Shares of the loss's terms; the reconstruction's own is 1. */
-  readonly loss: { readonly gradient: number; readonly kl: number };
+  readonly loss: Required<AutoencoderLossWeights>;
   /** Clips over which each latent channel's mean and deviation are measured at the end. Default 256. */
   readonly statisticsClips: number;
 }
@@ -244,10 +245,17 @@ export const autoencoderRecipeSchema: Schema<AutoencoderRecipe> = object<Autoenc
     ...common,
     loss: withDefault(
       object({
-        gradient: withDefault(weight('Share of differences between neighbours.'), 0.5),
-        kl: withDefault(weight('Share of the divergence from a standard normal distribution.'), 1e-4),
+        square: withDefault(weight('Share of the squared error.'), autoencoderLossDefaults.square),
+        gradient: withDefault(
+          weight('Share of differences between neighbours.'),
+          autoencoderLossDefaults.gradient,
+        ),
+        kl: withDefault(
+          weight('Share of the divergence from a standard normal distribution.'),
+          autoencoderLossDefaults.kl,
+        ),
       }),
-      { gradient: 0.5, kl: 1e-4 },
+      autoencoderLossDefaults,
     ),
     statisticsClips: withDefault(integer({ min: 1 }, 'Clips over which latents are measured.'), 256),
   },

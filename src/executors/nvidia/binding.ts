@@ -12,6 +12,21 @@ export interface BoundAddresses {
   readonly constants: ReadonlyMap<number, bigint>;
 }
 
+/** How long a step of a program took. */
+export interface StepTime {
+  /** The step's own: kernel or operation, and types. */
+  readonly name: string;
+  readonly milliseconds: number;
+}
+
+interface BoundStep {
+  readonly name: string;
+  readonly launches: readonly Launch[];
+}
+
+/** Launches that a profile averages over. */
+const profileRepeats = 5;
+
 /**
  * A program on fixed addresses. Its first run launches step by step, which lets libraries set themselves up; the second
  * records the launches as a graph, and from then on a run is one launch.
@@ -20,7 +35,7 @@ export class Binding {
   readonly inputs: readonly bigint[];
   readonly arena: bigint;
   private readonly device: Device;
-  private readonly launches: readonly Launch[];
+  private readonly steps: readonly BoundStep[];
   private readonly resolve: (location: Location) => bigint;
   private runs = 0;
   private graph: LaunchGraph | undefined;
@@ -37,7 +52,10 @@ export class Binding {
       if (input !== undefined) return at(addresses.inputs, input);
       return addresses.constants.get(value) ?? addresses.arena + BigInt(at(program.offsets, value));
     };
-    this.launches = program.steps.flatMap((step) => this.bindStep(kernels, program, step));
+    this.steps = program.steps.map((step) => ({
+      name: step.name,
+      launches: this.bindStep(kernels, program, step),
+    }));
   }
 
   /** Address of a tensor after a run. */
@@ -49,19 +67,31 @@ export class Binding {
   run(): void {
     this.runs++;
     if (this.runs === 1) {
-      for (const launch of this.launches) launch();
+      this.launchAll();
       return;
     }
-    this.graph ??= this.device.capture(() => {
-      for (const launch of this.launches) launch();
-    });
+    this.graph ??= this.device.capture(() => this.launchAll());
     this.graph.launch();
+  }
+
+  /** Milliseconds of GPU time of each step, in order, launched one by one. Repeats steps, so values are spoilt. Blocks. */
+  profile(): StepTime[] {
+    return this.steps.map(({ name, launches }) => ({
+      name,
+      milliseconds: this.device.time(() => {
+        for (const launch of launches) launch();
+      }, profileRepeats),
+    }));
   }
 
   /** Frees the graph. */
   dispose(): void {
     this.graph?.dispose();
     this.graph = undefined;
+  }
+
+  private launchAll(): void {
+    for (const { launches } of this.steps) for (const launch of launches) launch();
   }
 
   private bindStep(kernels: KernelCache, program: Program, { work, reads, writes, scratch }: Step): Launch[] {

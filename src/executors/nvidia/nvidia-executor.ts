@@ -14,7 +14,7 @@ import {
   ExecutorError,
 } from '../executor.ts';
 import { Arena } from './arena.ts';
-import { Binding } from './binding.ts';
+import { Binding, type StepTime } from './binding.ts';
 import { Device } from './device.ts';
 import type { Kernel, Partition } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
@@ -111,6 +111,17 @@ export class NvidiaExecutor implements Executor {
       for (const [, address] of donated) this.device.memory.release(address);
       throw failure(this.name, error);
     }
+  }
+
+  /**
+   * GPU time of each step of an executable that ran before, on the buffers of that run, whose values it spoils. Blocks.
+   * @throws ExecutorError when it is another executor's or did not run yet.
+   */
+  profile(executable: Executable): readonly StepTime[] {
+    const times = executable instanceof NvidiaExecutable ? executable.profile() : undefined;
+    if (times === undefined)
+      throw new ExecutorError(`${this.name}: profile of ${executable.graph.name}: run it first`);
+    return times;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -224,6 +235,11 @@ class NvidiaExecutable implements Executable {
       this.device.copy(target, at(addresses, index), bytesOfType(at(this.program.graph.inputs, index)));
     if (this.binding === undefined) throw new Error('the program is not bound');
     return this.binding;
+  }
+
+  /** Time of each step; undefined before the first run. */
+  profile(): StepTime[] | undefined {
+    return this.binding?.profile();
   }
 
   /** The outputs of the run that was queued last. @param donated memory of the donated inputs, by index. */

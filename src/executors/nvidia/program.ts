@@ -1,6 +1,6 @@
 import { bytesPerElement } from '../../tensor/dtype.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
-import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
+import { at, elementCount, formatType, type TensorType } from '../../tensor/shape.ts';
 import { type Graph, type NodeOf, operandsOf, resultsOf, type Tensor } from '../../tensor/tensor.ts';
 import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
 import type { Kernel, Stage } from './kernel.ts';
@@ -9,6 +9,8 @@ import { planMemory } from './memory-plan.ts';
 
 /** One step of a program: what it launches, and where its operands, results and scratch are. */
 export interface Step extends StepAccess {
+  /** What it computes, for profiles: kernel or operation, and the types that go in and come out. */
+  readonly name: string;
   readonly work:
     | { readonly kind: 'kernel'; readonly kernel: Kernel }
     | { readonly kind: 'library'; readonly call: LibraryCall };
@@ -82,7 +84,8 @@ export function planProgram(
         const reads = read(stage.inputs);
         const writes = stage.outputs.map(newTensor);
         const inPlace = kernel.inPlace ?? [];
-        steps.push({ work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
+        const name = stepName(kernel.name, stage.inputs, stage.outputs);
+        steps.push({ name, work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
         break;
       }
       case 'library': {
@@ -90,7 +93,8 @@ export function planProgram(
         const reads = read(operandsOf(stage.node));
         const writes = resultsOf(stage.node).map(newTensor);
         const scratch = call.scratch.map(newValue);
-        steps.push({ work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
+        const name = stepName(stage.node.op, operandsOf(stage.node), resultsOf(stage.node));
+        steps.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
         break;
       }
     }
@@ -102,6 +106,10 @@ export function planProgram(
   const donations = planDonations(donated, graph.inputs.map(bytesOfType), outputs, steps);
   const { offsets, bytes: arenaBytes } = planArena(bytes, steps, outputs, constants, donations);
   return { graph, steps, constants, offsets, arenaBytes, bytes, outputs, donations };
+}
+
+function stepName(what: string, inputs: readonly Tensor[], outputs: readonly Tensor[]): string {
+  return `${what}: ${inputs.map(formatType).join(' ')} -> ${outputs.map(formatType).join(' ')}`;
 }
 
 /** Values that are made in donated memory, and the inputs whose memory it is. */

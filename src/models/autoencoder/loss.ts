@@ -6,6 +6,8 @@ import type { AutoencoderConfig } from './config.ts';
 
 /** Shares of the terms of {@link autoencoderLoss}; the reconstruction's own is 1. */
 export interface AutoencoderLossWeights {
+  /** Squared error, which PSNR counts: {@link charbonnier} alone gives up on what is small and bright. Default 0. */
+  readonly square?: number;
   /** Differences between neighbours in time, height and width: sharp edges and quiet stills. Default 0.1. */
   readonly gradient?: number;
   /** Divergence of the latents' distribution from a standard normal one, per latent value. Default 5e-4. */
@@ -25,7 +27,8 @@ export interface AutoencoderLoss {
   readonly squaredError: Tensor;
 }
 
-const defaults = { gradient: 0.1, kl: 5e-4 };
+/** Shares of the terms where a caller or a recipe says nothing. */
+export const autoencoderLossDefaults = { square: 0, gradient: 0.1, kl: 5e-4 } as const;
 
 /**
  * The loss of a variational autoencoder (Kingma & Welling 2014): video [B, 1+4k, H, W, 3] in -1 to 1, and standard normal
@@ -38,15 +41,19 @@ export function autoencoderLoss(
   noise: Tensor,
   weights: AutoencoderLossWeights = {},
 ): AutoencoderLoss {
-  const share = { ...defaults, ...weights };
+  const share = { ...autoencoderLossDefaults, ...weights };
   const posterior = encode(p, config, video);
   const reconstruction = decode(p, config, sampleLatents(posterior, noise));
   const error = reconstruction.sub(video);
   const pixel = charbonnier(error).mean();
   const gradient = gradientError(error);
   const kl = divergence(posterior).mean();
-  const loss = pixel.add(gradient.mul(share.gradient)).add(kl.mul(share.kl));
-  return { loss, reconstruction, pixel, gradient, kl, squaredError: error.square().mean() };
+  const squaredError = error.square().mean();
+  const loss = pixel
+    .add(squaredError.mul(share.square))
+    .add(gradient.mul(share.gradient))
+    .add(kl.mul(share.kl));
+  return { loss, reconstruction, pixel, gradient, kl, squaredError };
 }
 
 /** mean + deviation noise: latents drawn from the posterior (Kingma & Welling 2014, section 2.4). */

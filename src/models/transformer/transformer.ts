@@ -1,12 +1,12 @@
 import type { SequenceLayout } from '../../nn/attention.ts';
 import { type LinearSpec, linear, linearSpec } from '../../nn/linear.ts';
-import type { Parameters } from '../../nn/parameters.ts';
+import { channelsOf, type Parameters } from '../../nn/parameters.ts';
 import {
   type TransformerBlockSpec,
   transformerBlock,
   transformerBlockSpec,
 } from '../../nn/transformer-block.ts';
-import { concat, gather, layerNorm, silu } from '../../tensor/functions.ts';
+import { concat, gather, layerNorm, matmul, silu } from '../../tensor/functions.ts';
 import { expectShape } from '../../tensor/shape.ts';
 import { constant, type Tensor, zeros } from '../../tensor/tensor.ts';
 import { block } from '../../tensor/trace.ts';
@@ -24,6 +24,8 @@ export interface TransformerSpec {
   readonly time: {
     readonly in: LinearSpec;
     readonly out: LinearSpec;
+    /** From the mean of a sample's text tokens to what is added to the timestep's embedding of each of its tokens. */
+    readonly text: LinearSpec;
     /** To the modulations that all blocks share, [6 width]. */
     readonly modulation: LinearSpec;
   };
@@ -51,6 +53,7 @@ export function transformerSpec(config: TransformerConfig): TransformerSpec {
     time: {
       in: linearSpec(timestepFeatures, width),
       out: linearSpec(width, width),
+      text: linearSpec(width, width),
       modulation: linearSpec(width, 6 * width, zero),
     },
     blocks: Array.from({ length: layers }, () =>
@@ -94,24 +97,77 @@ export function transformer(
   const { B, V, P } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
   expectShape(timesteps, 'B V', { B, V }, 'timesteps');
   const { S } = expectShape(sequence.order, 'B S', { B }, 'sequence order');
-  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin } = sequence;
+  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin, textMeans, members } = sequence;
 
   const text = encodeText(p.text, bytes, { cos: byteCos, sin: byteSin, segments: byteSegments }); // [B, N, width]
-  const video = linear(p.patch, patches).add(linear(p.place, sequence.places)); // [B, V, width]
-  const x = joined(text, video, sequence.order); // [B, S, width]
-
+  const x = joined(text, videoTokens(p, patches, sequence.places), sequence.order); // [B, S, width]
   const noText = zeros({ shape: [B, S - V, 1], dtype: 'f32' });
   const known = joined(noText, timesteps.reshape([B, V, 1]), sequence.order); // [B, S, 1]
-  const time = timeEmbedding(p.time, known); // [B, S, width]
-  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
-
   const layer = recompute ? recomputedLayer : keptLayer;
-  const y = p.blocks.reduce((h, q) => layer(q, h, { cos, sin, segments }, modulation), x); // [B, S, width]
-
-  const [shift, scale] = linear(p.last.modulation, time).split(-1, [config.width, config.width]);
-  if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
-  const velocity = linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
+  const summary = matmul(members, linear(p.time.text, matmul(textMeans, text))); // [B, S, width]
+  const velocity = tokenVelocities(p, x, { t: known, summary }, { cos, sin, segments }, layer); // [B, S, P]
   return gather(velocity.reshape([B * S, P]), sequence.videoOrder); // [B, V, P]
+}
+
+/** What a step of sampling works on: B samples of N text and V video tokens each, which fill their rows. */
+export interface SamplingInputs {
+  /** Text tokens from the model's text encoder, [B, N, width]: the same in every step. */
+  readonly text: Tensor;
+  /** Patches, noised as their timesteps say, [B, V, P]. */
+  readonly patches: Tensor;
+  /** 0 (clean, known) to 1 (noise) for each video token, [B, V]. */
+  readonly timesteps: Tensor;
+  /** As in a {@link Sequence} of one sample a row: rotary angles [B or 1, N + V, head size / 2], places [B or 1, V, 16]. */
+  readonly layout: Pick<Sequence<Tensor>, 'cos' | 'sin' | 'places'>;
+}
+
+/**
+ * {@link transformer} for rows that hold one sample each without padding, their text encoded before: no packing and no
+ * masks, which is faster. patches [B, V, P] -> velocity [B, V, P].
+ * @throws GraphError when shapes do not fit.
+ */
+export function sampledVelocity(
+  p: Parameters<TransformerSpec>,
+  config: TransformerConfig,
+  { text, patches, timesteps, layout: { cos, sin, places } }: SamplingInputs,
+): Tensor {
+  const { B, V } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
+  const { N } = expectShape(text, 'B N W', { B, W: config.width }, 'text tokens');
+  expectShape(timesteps, 'B V', { B, V }, 'timesteps');
+  const x = concat([text, videoTokens(p, patches, places)], 1); // [B, N + V, width]
+  const noText = zeros({ shape: [B, N, 1], dtype: 'f32' });
+  const known = concat([noText, timesteps.reshape([B, V, 1])], 1); // [B, N + V, 1]
+  const summary = linear(p.time.text, text.mean([1], true)); // [B, 1, width]
+  return tokenVelocities(p, x, { t: known, summary }, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
+}
+
+/** Tokens of video patches [B, V, P], before the blocks: [B, V, width]. */
+function videoTokens(p: Parameters<TransformerSpec>, patches: Tensor, places: Tensor): Tensor {
+  return linear(p.patch, patches).add(linear(p.place, places));
+}
+
+/** What tokens are modulated by. */
+interface Condition {
+  /** Timesteps, [B, S, 1]. */
+  readonly t: Tensor;
+  /** Of the text of each token's sample, [B, S or 1, width]. */
+  readonly summary: Tensor;
+}
+
+/** Velocities [B, S, P] of tokens x [B, S, width]. */
+function tokenVelocities(
+  p: Parameters<TransformerSpec>,
+  x: Tensor,
+  condition: Condition,
+  layout: SequenceLayout,
+  layer: typeof keptLayer,
+): Tensor {
+  const time = conditionEmbedding(p.time, condition); // [B, S, width]
+  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
+  const y = p.blocks.reduce((h, q) => layer(q, h, layout, modulation), x); // [B, S, width]
+  const [shift, scale] = linear(p.last.modulation, time).split(-1, [channelsOf(x), channelsOf(x)]);
+  if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
+  return linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
 }
 
 /** Text [B, N, C] and video [B, V, C] as packed samples [B, S, C]; `order` is i32 [B, S], into text rows then video rows. */
@@ -121,11 +177,15 @@ function joined(text: Tensor, video: Tensor, order: Tensor): Tensor {
   return gather(concat(rows, 0), order);
 }
 
-/** Timesteps t [B, S, 1] -> silu(out(silu(in(sinusoids of 1000 t)))) [B, S, width] (Peebles & Xie 2022, after Ho et al. 2020). */
-function timeEmbedding(p: Parameters<TransformerSpec['time']>, t: Tensor): Tensor {
+/**
+ * silu(out(silu(in(sinusoids of 1000 t))) + summary) [B, S, width]: the timestep (Peebles & Xie 2022, after Ho et al.
+ * 2020) and what the text is about as a whole, which is learnt long before attention finds single words (SD3, Esser et al.
+ * 2024, section 4).
+ */
+function conditionEmbedding(p: Parameters<TransformerSpec['time']>, { t, summary }: Condition): Tensor {
   const half = timestepFeatures / 2;
   const frequencies = constant(Array.from({ length: half }, (_, i) => 1000 * 10_000 ** (-i / half)));
   const angles = t.mul(frequencies); // [B, S, half]
   const features = concat([angles.cos(), angles.sin()], -1);
-  return silu(linear(p.out, silu(linear(p.in, features))));
+  return silu(linear(p.out, silu(linear(p.in, features))).add(summary));
 }

@@ -1,0 +1,126 @@
+import { estimateGeneration } from '../pipeline/estimate.ts';
+import { type GenerateRequest, generate, planGeneration } from '../pipeline/generate.ts';
+import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
+import { drawSeed, type ExtentRequest, trainedOn } from '../pipeline/request.ts';
+import type { VideoModel } from '../pipeline/video-model.ts';
+import { joinFrames, sliceFrames, type Video } from '../video/frames.ts';
+import type { MediaReader } from '../video/read.ts';
+import { writeVideo } from '../video/write.ts';
+import { defineCommand, numberOption, UsageError } from './command.ts';
+import { expandedPrompt } from './expand-prompt.ts';
+import { checkPlace, isStillFormat, makeVideo } from './make-video.ts';
+import { asUsage, extentOptions, samplingOptions, samplingRequest, sizeOption } from './sampling-options.ts';
+
+/** `zoetrope generate`. */
+export const generateCommand = defineCommand({
+  description: `Make a video from a prompt, at any size and duration; --frames 1, or a .png, makes a still.
+
+--image gives the first frame. --video gives a video that is changed by the prompt, as much as --strength says.
+The result appears under its name only when it is complete; a file that has the name is replaced.
+
+Exit code 0: the file is there. 1: the model, a file, the device or the place was at fault. 2: a value was.`,
+  positionals: [{ name: 'PROMPT', help: 'What the video shows' }],
+  options: {
+    ...samplingOptions,
+    ...extentOptions,
+    image: { type: 'string', value: 'FILE', help: 'First frame, cropped to the aspect of --size' },
+    video: { type: 'string', value: 'FILE', help: 'Video to be changed; size and duration are as in it' },
+    strength: { type: 'string', value: 'X', help: 'How much --video is changed, 0 to 1 (default 0.6)' },
+    preview: { type: 'boolean', help: 'Make it small first, then refine that to full size' },
+    expand: {
+      type: 'boolean',
+      help: 'Rewrite the prompt in detail first: by rules, or by OPENAI_BASE_URL and ZOETROPE_EXPAND_MODEL',
+    },
+    'preview-out': { type: 'string', value: 'FILE', help: 'Keep the small video too; implies --preview' },
+  },
+  example: "zoetrope generate 'a red ball bounces on green grass at sunset' --out ball.mp4",
+  async run({ values, positionals: [prompt = ''], terminal }) {
+    const { image, video } = values;
+    const previewOut = values['preview-out'];
+    if (image !== undefined && video !== undefined)
+      throw new UsageError('zoetrope generate: --image and --video cannot be given together; give one');
+    const sampling = { seed: drawSeed(), ...samplingRequest(prompt, values) };
+    const request: GenerateRequest = {
+      ...sampling,
+      ...extentRequest(values),
+      preview: values.preview || previewOut !== undefined,
+      ...(values.strength !== undefined && {
+        strength: numberOption('strength', values.strength, { min: 0, max: 1 }),
+      }),
+    };
+    if (previewOut !== undefined) await checkPlace(previewOut);
+    return await makeVideo('zoetrope generate', values, terminal, async ({ model, reader }) => {
+      // Without files all is known, and what is wrong is told before anything else is done.
+      if (image === undefined && video === undefined) asUsage(() => planGeneration(model, request));
+      const given = await readGiven(reader, model, request, { image, video });
+      const planOnly = values.plan || values['dry-run'];
+      const told = values.expand ? await expandedPrompt(prompt, sampling.seed, planOnly, terminal) : prompt;
+      const full = { ...request, prompt: told, ...given.request };
+      const plan = asUsage(() => planGeneration(model, full));
+      const onPreview =
+        previewOut === undefined
+          ? undefined
+          : async (made: Video) => void (await writeVideo(made, previewOut));
+      return {
+        settings: plan.settings,
+        extent: plan.extent,
+        estimate: estimateGeneration(model, plan),
+        notes: given.notes,
+        frames: (hooks) => generate(model, full, { ...hooks, onPreview }),
+      };
+    });
+  },
+});
+
+interface ExtentValues {
+  readonly out: string | undefined;
+  readonly size: string | undefined;
+  readonly seconds: string | undefined;
+  readonly frames: string | undefined;
+  readonly fps: string;
+}
+
+function extentRequest({ out, size, seconds, frames, fps }: ExtentValues): ExtentRequest {
+  const open = seconds === undefined && frames === undefined;
+  return {
+    rate: numberOption('fps', fps, { min: 0.1, max: 1000 }),
+    ...(size !== undefined && { size: sizeOption(size) }),
+    ...(seconds !== undefined && { seconds: numberOption('seconds', seconds, { min: 0, max: 100_000 }) }),
+    ...(frames !== undefined && {
+      frames: numberOption('frames', frames, { min: 1, max: 100_000, integer: true }),
+    }),
+    ...(open && isStillFormat(out) && { frames: 1 }),
+  };
+}
+
+/** Reads the files that a generation is given, in the size and rate of the request. */
+async function readGiven(
+  reader: MediaReader,
+  model: VideoModel,
+  request: GenerateRequest,
+  { image, video }: { readonly image: string | undefined; readonly video: string | undefined },
+): Promise<{ readonly request: Partial<GenerateRequest>; readonly notes: readonly string[] }> {
+  if (image !== undefined) {
+    const size = request.size ?? trainedOn.size;
+    const read = await reader.read(image, { maxFrames: 1, size, fit: 'cover' });
+    return { request: { image: read.video }, notes: [] };
+  }
+  if (video === undefined) return { request: {}, notes: [] };
+  const { size, rate } = request;
+  const given = await givenFile(reader, video, { size, rate }, model.stride);
+  return { request: { video: await framesOf(given, request) }, notes: given.notes };
+}
+
+/** The frames of a file that a request asks for, all if it does not say. */
+async function framesOf(given: GivenFile, { frames, seconds }: ExtentRequest): Promise<Video> {
+  const wanted =
+    frames ?? (seconds === undefined ? Number.POSITIVE_INFINITY : Math.round(seconds * given.rate));
+  const pieces: Video[] = [];
+  let count = 0;
+  for await (const piece of given.frames()) {
+    pieces.push(sliceFrames(piece, 0, wanted - count));
+    count += piece.frames;
+    if (count >= wanted) break;
+  }
+  return joinFrames(pieces);
+}

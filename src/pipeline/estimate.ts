@@ -1,0 +1,121 @@
+import { evaluationsOf } from '../diffusion/samplers.ts';
+import { timestepSchedule, timestepShift } from '../diffusion/timesteps.ts';
+import { type LatentShape, latentShapeOf } from '../models/latent-spec.ts';
+import { latentPositions, type TimeHeightWidth } from '../models/transformer/config.ts';
+import { gridOf } from '../models/transformer/patches.ts';
+import { videoTokensOf } from '../models/transformer/sequence.ts';
+import type { Size } from '../video/frames.ts';
+import type { EditPlan } from './edit.ts';
+import type { GenerationPlan } from './generate.ts';
+import type { SamplingSettings } from './request.ts';
+import { stepsOfRun } from './sampling.ts';
+import type { VideoModel } from './video-model.ts';
+
+/** What a plan will cost, about. */
+export interface Estimate {
+  /** Patches along each axis of what is sampled at full size. */
+  readonly grid: TimeHeightWidth;
+  readonly videoTokens: number;
+  /** Of the prompt. */
+  readonly textTokens: number;
+  /** Evaluations of the velocity, both prompts and a preview's included. */
+  readonly evaluations: number;
+  /** Bytes of memory on the device, weights included, at its highest. */
+  readonly memory: number;
+  /** Time on the model's device. */
+  readonly seconds: number;
+}
+
+/** The cost of a generation. */
+export function estimateGeneration(model: VideoModel, plan: GenerationPlan): Estimate {
+  const { settings, extent, from, preview } = plan;
+  const pass = (size: Size, begin: number): Pass => ({
+    shape: latentShapeOf(model.latent, extent.frames, size),
+    from: begin,
+    decoded: extent.frames,
+    size,
+  });
+  const full = { ...pass(extent, from), ...(from < 1 && { encoded: extent.frames }) };
+  return estimate(model, settings, preview === undefined ? [full] : [full, pass(preview, 1)]);
+}
+
+/** The cost of an edit. */
+export function estimateEdit(model: VideoModel, { settings, extent, layout }: EditPlan): Estimate {
+  const [, height, width, channels] = latentShapeOf(model.latent, 1, extent);
+  const shape: LatentShape = [layout.latentFrames, height, width, channels];
+  // What is encoded beside the known groups is about as much again.
+  const encoded = (layout.before ?? 0) + 8 * (layout.after?.groups ?? 0);
+  return estimate(model, settings, [{ shape, from: 1, decoded: layout.to, encoded, size: extent }]);
+}
+
+/** One sampling with what goes in and comes out. */
+interface Pass {
+  readonly shape: LatentShape;
+  readonly from: number;
+  /** Frames. */
+  readonly decoded: number;
+  readonly encoded?: number;
+  readonly size: Size;
+}
+
+function estimate(
+  model: VideoModel,
+  settings: SamplingSettings,
+  passes: readonly [Pass, ...Pass[]],
+): Estimate {
+  let [operations, evaluations, peak] = [0, 0, 0];
+  const gridOfPass = ({ shape }: Pass) => gridOf(model.config, [shape[0], shape[1], shape[2]]);
+  for (const pass of passes) {
+    const grid = gridOfPass(pass);
+    const positions = latentPositions(model.config, videoTokensOf(grid));
+    const count = evaluationsOfPass(settings, positions, pass.from);
+    const step = model.field.costOf(settings.prompt, grid);
+    const [decoding, encoding] = (['decode', 'encode'] as const).map((way) =>
+      model.codec.costOf(way, pass.size),
+    );
+    evaluations += count;
+    operations += count * step.operations;
+    operations +=
+      pass.decoded * (decoding?.operations ?? 0) + (pass.encoded ?? 0) * (encoding?.operations ?? 0);
+    peak = Math.max(peak, step.peakBytes, decodedAtOnce * (decoding?.peakBytes ?? 0));
+  }
+  const grid = gridOfPass(passes[0]);
+  return {
+    grid,
+    videoTokens: videoTokensOf(grid),
+    textTokens: model.field.textTokensOf(settings.prompt),
+    evaluations,
+    memory: baseBytes + weightCopies * model.weightBytes + peakSlack * peak,
+    seconds: startSeconds + operations / operationsPerSecond(model.executor.name),
+  };
+}
+
+/** Evaluations of a sampling from timestep `from`: twice as many where guidance acts. */
+function evaluationsOfPass(settings: SamplingSettings, positions: number, from: number): number {
+  const shift = timestepShift(positions);
+  const steps = stepsOfRun(settings.steps, shift, from);
+  if (steps === 0) return 0;
+  const [low, high] = settings.guidanceInterval;
+  const guidedSteps = timestepSchedule(steps, shift, from).filter(
+    (t) => t > 0 && t >= low && t <= high,
+  ).length;
+  const once = evaluationsOf(settings.sampler, steps);
+  return settings.guidance === 1 ? once : once + Math.round((once * guidedSteps) / steps);
+}
+
+/** Frames that the decoder has in work: a latent frame's. */
+const decodedAtOnce = 4;
+
+// Measured with micro on two cores (docs/performance.md): the process with ONNX Runtime, what is kept twice, what
+// allocators keep beyond need, starting and compiling.
+const baseBytes = 230e6;
+const weightCopies = 2;
+const peakSlack = 2;
+const startSeconds = 1.5;
+
+/** What devices do in a second, in practice: of the CPU measured, of the others a guess from their class. */
+function operationsPerSecond(executor: string): number {
+  if (executor.startsWith('onnx cpu')) return 35e9 * navigator.hardwareConcurrency;
+  if (executor.startsWith('onnx')) return 1e12;
+  return executor.startsWith('nvidia') ? 3e13 : 3e7;
+}

@@ -1,0 +1,251 @@
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { afterAll, describe, expect, it } from 'vitest';
+import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
+import { type EditPlan, edit, planExtend, planJoin, planLoop } from '../../src/pipeline/edit.ts';
+import { contextFrames, layoutEdit } from '../../src/pipeline/edit-layout.ts';
+import { estimateEdit } from '../../src/pipeline/estimate.ts';
+import { endsOf, type GivenVideo, givenVideo } from '../../src/pipeline/given-video.ts';
+import { sampleLatents } from '../../src/pipeline/sampling.ts';
+import { blendSeam, type Seam } from '../../src/pipeline/seam.ts';
+import { frameAt, joinFrames, sliceFrames, type Video, videoFrom } from '../../src/video/frames.ts';
+import { collect, pattern, tinyModel } from './tiny-model.ts';
+
+const model = tinyModel(openOnnxExecutor());
+afterAll(() => model[Symbol.asyncDispose]());
+
+const usual = { prompt: 'a red ball', seed: 7, steps: 2 } as const;
+const made = async (plan: EditPlan) => joinFrames(await collect(edit(model, plan)));
+const reversed = (video: Video): Video => {
+  const bytes = video.width * video.height * 3;
+  const data = new Uint8Array(video.data.length);
+  for (let i = 0; i < video.frames; i++)
+    data.set(video.data.subarray(i * bytes, (i + 1) * bytes), (video.frames - 1 - i) * bytes);
+  return { ...video, data };
+};
+
+/** In pieces of three frames, counting how often it is gone through. */
+function inPieces(video: Video): GivenVideo & { readonly passes: () => number } {
+  let passes = 0;
+  return {
+    ...givenVideo(video),
+    passes: () => passes,
+    frames: async function* () {
+      passes++;
+      for (let i = 0; i < video.frames; i += 3) yield sliceFrames(video, i, i + 3);
+    },
+  };
+}
+
+describe('the layout of an edit', () => {
+  const stride = 4;
+  const counts = Array.from({ length: 21 }, (_, i) => i + 1);
+
+  it.each(counts)('%d new frames lie exactly between whole latent frames, whatever is given', (frames) => {
+    for (const before of [undefined, 1, 4, 5, 9, 100]) {
+      for (const after of [undefined, 7, 8, 11, 15, 100]) {
+        const layout = layoutEdit({ before, after, frames }, stride);
+        expect(layout.to - layout.from).toBe(frames);
+        // The frames before the new ones end with a latent frame.
+        expect(layout.before ?? 0).toBe(layout.from);
+        if (layout.before !== undefined) expect((layout.before - 1) % stride).toBe(0);
+        expect(layout.before ?? 0).toBeLessThanOrEqual(before ?? 0);
+        if (layout.after === undefined) {
+          expect(after).toBeUndefined();
+          // No whole latent frame is sampled in vain.
+          const decoded = 1 + (layout.latentFrames - 1) * stride;
+          expect(decoded).toBeGreaterThanOrEqual(layout.to);
+          expect(decoded - layout.to).toBeLessThan(stride);
+          continue;
+        }
+        const { at, skip, groups } = layout.after;
+        // Known latent frame `at` begins, in pixels, exactly where given frame `skip` stands.
+        expect(1 + (at - 1) * stride).toBe(layout.to + skip);
+        expect(skip).toBeLessThan(stride);
+        expect(skip + groups * stride).toBeLessThanOrEqual(after!);
+        expect(groups).toBeGreaterThan(0);
+        expect(layout.latentFrames).toBe(at + groups);
+      }
+    }
+  });
+
+  it('knows nothing after a video that is too short', () => {
+    expect(layoutEdit({ after: 3, frames: 5 }, stride).after?.groups).toBe(0);
+  });
+
+  it('never asks for more than the ends that were kept', () => {
+    const most = contextFrames(stride);
+    for (const frames of counts) {
+      const { before, after } = layoutEdit({ before: 1000, after: 1000, frames }, stride);
+      expect(before).toBeLessThanOrEqual(most.before);
+      expect(after!.skip + after!.groups * stride).toBeLessThanOrEqual(most.after);
+    }
+  });
+});
+
+describe('the ends of a video', () => {
+  it.each([1, 2, 3, 8, 20])('of %d frames are found piece by piece', async (frames) => {
+    const video = pattern(frames);
+    const ends = await endsOf(inPieces(video), { first: 5, last: 4 });
+    expect(ends.count).toBe(frames);
+    expect(ends.first.data).toEqual(sliceFrames(video, 0, 5).data);
+    expect(ends.last.data).toEqual(sliceFrames(video, Math.max(0, frames - 4)).data);
+  });
+
+  it('are not there without frames', async () => {
+    await expect(endsOf(givenVideo(sliceFrames(pattern(1), 1)), { first: 1, last: 1 })).rejects.toThrow(
+      'video: has no frames; give a video',
+    );
+  });
+});
+
+describe('edits', () => {
+  it.each([1, 5, 8, 16])('extend by %d frames after given ones, which stay as they are', async (frames) => {
+    const video = inPieces(pattern(11));
+    const plan = await planExtend(model, { ...usual, video, frames });
+    const result = await made(plan);
+    expect(result.frames).toBe(11 + frames);
+    expect(sliceFrames(result, 0, 11).data).toEqual(pattern(11).data);
+    expect([...result.timestamps]).toEqual(Array.from({ length: 11 + frames }, (_, i) => i / 12));
+    expect(video.passes()).toBe(2);
+    expect(plan.extent).toEqual({ width: 16, height: 16, rate: 12, frames: 11 + frames });
+  });
+
+  it.each([1, 4, 5, 6, 7, 16])(
+    'extend by %d frames before given ones, which stay as they are',
+    async (frames) => {
+      const video = inPieces(pattern(11));
+      const result = await made(await planExtend(model, { ...usual, video, frames, backward: true }));
+      expect(result.frames).toBe(11 + frames);
+      expect(sliceFrames(result, frames).data).toEqual(pattern(11).data);
+    },
+  );
+
+  it.each([1, 3, 4, 6])('join two videos by %d frames', async (frames) => {
+    const [a, b] = [pattern(7), reversed(pattern(9))];
+    const plan = await planJoin(model, { ...usual, first: inPieces(a), second: inPieces(b), frames });
+    const result = await made(plan);
+    expect(result.frames).toBe(7 + frames + 9);
+    expect(sliceFrames(result, 0, 7).data).toEqual(a.data);
+    expect(sliceFrames(result, 7 + frames).data).toEqual(b.data);
+    expect(estimateEdit(model, plan).videoTokens).toBe(plan.layout.latentFrames * 4);
+  });
+
+  it('loop a video by frames after it', async () => {
+    const result = await made(await planLoop(model, { ...usual, video: inPieces(pattern(9)), seconds: 0.5 }));
+    expect(result.frames).toBe(9 + 6);
+    expect(sliceFrames(result, 0, 9).data).toEqual(pattern(9).data);
+  });
+
+  it('add frames that depend on the given ones on each side, and on their prompt', async () => {
+    const [a, b] = [pattern(9), reversed(pattern(11))];
+    const between = async (first: Video, second: Video, prompt: string = usual.prompt) => {
+      const given = { first: givenVideo(first), second: givenVideo(second) };
+      const plan = await planJoin(model, { ...usual, ...given, prompt, frames: 13 });
+      return sliceFrames(await made(plan), first.frames, first.frames + 13);
+    };
+    const all = await Promise.all([
+      between(a, b),
+      between(reversed(a), b),
+      between(a, reversed(b)),
+      between(a, b, 'x'),
+    ]);
+    // The middle is beyond the reach of what is blended at the seams.
+    const middles = all.map((video) => sliceFrames(video, 6, 7).data.join());
+    expect(new Set(middles).size).toBe(4);
+    expect((await between(a, b)).data).toEqual(all[0]!.data);
+  });
+
+  it('decode new frames as the continuation of the given ones', async () => {
+    // Of a video that the autoencoder gives back unchanged, nothing is lost, so nothing is blended at the seam.
+    const latents = await model.codec.encode(pattern(9));
+    const decoded = joinFrames(await collect(model.codec.decode(latents, { rate: 12 })));
+    const plan = await planExtend(model, { ...usual, video: givenVideo(decoded), frames: 4 });
+    const result = await made(plan);
+    const again = await model.codec.encode(decoded);
+    const shape = [4, 2, 2, 4] as const;
+    const passage = { shape, known: [{ at: 0, latents: again }] };
+    const whole = await sampleLatents(model.field, model.config, passage, plan.settings);
+    expect(whole.data.subarray(0, again.data.length)).toEqual(again.data);
+    const frames = joinFrames(await collect(model.codec.decode(whole, { rate: 12 })));
+    const frame = (video: Video, i: number) => [...frameAt(video, i)];
+    const expected = frame(frames, 9).map((byte, i) => {
+      const lost = frame(decoded, 8)[i]! - frame(frames, 8)[i]!;
+      return Math.min(255, Math.max(0, byte + 0.8 * lost));
+    });
+    const found = frame(result, 9);
+    for (const [i, byte] of found.entries()) expect(Math.abs(byte - expected[i]!)).toBeLessThanOrEqual(0.5);
+  });
+
+  it('refuse what cannot be fitted, before anything is sampled', async () => {
+    const short = givenVideo(pattern(6), 'short.mp4');
+    await expect(planExtend(model, { ...usual, video: short, frames: 6, backward: true })).rejects.toThrow(
+      'video: short.mp4 has 6 frames; give at least 7',
+    );
+    const odd = givenVideo(pattern(9, 20), 'odd.mp4');
+    await expect(planExtend(model, { ...usual, video: odd })).rejects.toThrow(/^size: 20x16 does not fit/);
+    const sizes = { first: givenVideo(pattern(9)), second: givenVideo(pattern(9, 24)) };
+    await expect(planJoin(model, { ...usual, ...sizes })).rejects.toThrow(/^second: is 24x16 at 12/);
+    const both = { video: givenVideo(pattern(9)), frames: 3, seconds: 1 };
+    await expect(planLoop(model, { ...usual, ...both })).rejects.toThrow(/^seconds: 1 and 3 frames/);
+  });
+
+  it('hold neither the given video nor what was given out', async () => {
+    // 40 MB of frames, of which one piece of 64 KB exists at a time.
+    const piece = pattern(21, 32, 32);
+    const video: GivenVideo = {
+      ...givenVideo(piece),
+      frames: async function* () {
+        for (let i = 0; i < 640; i++) yield { ...piece, data: piece.data.slice() };
+      },
+    };
+    const plan = await planExtend(model, { ...usual, video, frames: 4 });
+    setFlagsFromString('--expose-gc');
+    const collectGarbage = runInNewContext('gc') as () => void;
+    collectGarbage();
+    const before = process.memoryUsage().arrayBuffers;
+    let [frames, most] = [0, 0];
+    for await (const { frames: more } of edit(model, plan)) {
+      frames += more;
+      if (frames % (64 * 21) === 0) {
+        collectGarbage();
+        most = Math.max(most, process.memoryUsage().arrayBuffers - before);
+      }
+    }
+    expect(frames).toBe(640 * 21 + 4);
+    expect(most).toBeLessThan(20e6);
+  });
+});
+
+describe('a seam', () => {
+  const grey = (level: number, frames = 1) =>
+    videoFrom(new Uint8Array(frames * 12).fill(level), { width: 2, height: 2, rate: 12 });
+  async function blended(pieces: readonly Video[], seam: Omit<Seam, 'frames'>): Promise<number[]> {
+    const given = Number(seam.before !== undefined) + Number(seam.after !== undefined);
+    const count = pieces.reduce((sum, { frames }) => sum + frames, -given);
+    const stream = (async function* () {
+      yield* pieces;
+    })();
+    return (await collect(blendSeam(stream, { ...seam, frames: count }))).flatMap(({ data, frames }) =>
+      Array.from({ length: frames }, (_, i) => data[i * 12]!),
+    );
+  }
+
+  it('hands what decoding lost on to the next frames, less with each', async () => {
+    const found = await blended([grey(100, 5), grey(100, 5)], { before: grey(170).data });
+    expect(found).toEqual([160, 150, 140, 130, 120, 110, 100, 100, 100]);
+  });
+
+  it('does the same before a given frame, and from both sides at once', async () => {
+    const after = await blended([grey(100, 9), grey(100)], { after: grey(30).data });
+    expect(after).toEqual([100, 100, 100, 90, 80, 70, 60, 50, 40]);
+    const both = await blended([grey(100, 5)], { before: grey(164).data, after: grey(36).data });
+    expect(both).toEqual([132, 100, 68]);
+  });
+
+  it('changes nothing where nothing was lost, and clamps', async () => {
+    expect(await blended([grey(9, 4)], { before: grey(9).data, after: grey(9).data })).toEqual([9, 9]);
+    expect(await blended([grey(0), grey(250)], { before: grey(255).data })).toEqual([255]);
+    expect(await blended([grey(7, 3)], {})).toEqual([7, 7, 7]);
+  });
+});
