@@ -43,10 +43,11 @@ const mostUnexplained = 0.5;
 const mostObjects = 5;
 /**
  * Least evidence for an object in the frames that show it, on average, at 64x64 pixels. Something is always there, so that
- * the first one may be faint.
+ * the first one may be faint; glitter on waves is not.
  */
-const leastGain = 130;
 const leastGainOfFirst = 15;
+const leastGain = 130;
+const leastGainAtSea = 250;
 /** Frames in which it is looked for turning. */
 const framesForSpin = 13;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
@@ -75,7 +76,8 @@ export class WorldMeter {
     const objects: ObjectSeen[] = [];
     let clearest: ObjectSeen | undefined;
     for (let i = 0; i < mostObjects; i++) {
-      const track = finder.next(clearest === undefined ? leastGainOfFirst : leastGain);
+      const least = background.place === 'sea' ? leastGainAtSea : leastGain;
+      const track = finder.next(clearest === undefined ? leastGainOfFirst : least);
       if (track === undefined) break;
       const found = new TrackedObject(video, synthesizer, track);
       const seen = found.seen();

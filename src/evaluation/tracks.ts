@@ -16,7 +16,7 @@ export interface Track {
 /** An object is not seen in frames where its gain is below this share of its median gain. */
 const seenShare = 0.25;
 /** An object is seen in at least this share of the frames. */
-const leastSeen = 0.2;
+const leastSeen = 0.3;
 /** Evidence below this counts no more: stripes look like background, but are inside. */
 const floor = -1.5;
 /** A pixel speaks against a colour no more than this, as a logarithm of odds. */

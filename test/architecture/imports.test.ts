@@ -65,7 +65,6 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   ],
   app: ['errors', 'executors', 'pipeline', 'tensor'],
   cli: [
-    'evaluation',
     'atomic-file',
     'app',
     'diffusion',
@@ -76,6 +75,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'random',
     'video',
     'data',
+    'evaluation',
+    'storage',
     'training',
   ],
   index: [
