@@ -43,11 +43,11 @@ const mostUnexplained = 0.5;
 const mostObjects = 5;
 /**
  * Least evidence for an object in the frames that show it, on average, at 64x64 pixels. Something is always there, so that
- * the first one may be faint; glitter on waves is not.
+ * the first one may be faint; white at sea may be foam or glitter.
  */
 const leastGainOfFirst = 15;
 const leastGain = 130;
-const leastGainAtSea = 250;
+const leastGainOfFoam = 250;
 /** Frames in which it is looked for turning. */
 const framesForSpin = 13;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
@@ -74,15 +74,17 @@ export class WorldMeter {
     const synthesizer = new Synthesizer(video, background, plate);
     const finder = new TrackFinder(evidence);
     const objects: ObjectSeen[] = [];
+    const scale = (Math.min(video.width, video.height) / 64) ** 2;
     let clearest: ObjectSeen | undefined;
     for (let i = 0; i < mostObjects; i++) {
-      const least = background.place === 'sea' ? leastGainAtSea : leastGain;
-      const track = finder.next(clearest === undefined ? leastGainOfFirst : least);
+      const track = finder.next(clearest === undefined ? leastGainOfFirst : leastGain);
       if (track === undefined) break;
       const found = new TrackedObject(video, synthesizer, track);
       const seen = found.seen();
       clearest ??= seen;
-      if (seen.unexplained <= mostUnexplained) objects.push(seen);
+      const isGlitter =
+        background.place === 'sea' && seen.colour === 'white' && seen.gain < leastGainOfFoam * scale;
+      if (seen.unexplained <= mostUnexplained && !isGlitter) objects.push(seen);
       for (const { frame, pixels } of found.pixels()) finder.crossOut(frame, pixels);
     }
     // What is clearest is called the object where nothing is like any shape.

@@ -27,15 +27,18 @@ export interface Sighting {
 }
 
 /** Frames that are compared. */
-const framesCompared = 6;
+const framesCompared = 5;
 /** Of these, frames in which looks are told apart. */
-const framesForLooks = 3;
+const framesForLooks = 2;
 /** Shapes that are drawn, of those whose silhouettes fit best. */
 const shapesDrawn = 5;
-/** Shapes whose poses are refined, of those drawn. */
-const shapesRefined = 3;
+/** Most shapes whose poses are refined, and how far behind the best of those drawn they may be. */
+const shapesRefined = 4;
+const closeBehind = 1.8;
 /** Softness of edges that is tried, in pixels. */
 const blurs = [0.45, 0.9];
+/** A drawing that leaves less than this share of the error is right as it is. */
+const wellExplained = 0.15;
 /** Angles tried in a full turn. */
 const anglesTried = 24;
 /** What stands upright more simply explains what is seen: errors of turned shapes count as much more. */
@@ -89,21 +92,24 @@ export function fitShape(
       }),
     ),
   );
+  const without = mean(stretches.map((stretch) => synthesizer.errorWithout(stretch)));
   const drawn = candidates
-    .flatMap((candidate) => [
-      bestLook(synthesizer, colour, stretches, candidate),
-      ...(candidate.turned && isRound(candidate.shape)
-        ? [rolled(synthesizer, colour, stretches, candidate)]
-        : []),
-    ])
-    .sort((a, b) => penalised(a) - penalised(b))
-    .slice(0, mayTurn ? 2 * shapesRefined : shapesRefined)
+    .flatMap((candidate) => {
+      const upright = bestLook(synthesizer, colour, stretches, candidate);
+      // What rolls or spins shows its stripes at any angle.
+      const mayRoll = isRound(candidate.shape) && upright.error > wellExplained * without;
+      return mayRoll ? [upright, rolled(synthesizer, colour, stretches, candidate)] : [upright];
+    })
+    .sort((a, b) => penalised(a) - penalised(b));
+  const [first] = drawn;
+  if (first === undefined) return undefined;
+  const [best] = drawn
+    .filter((one) => penalised(one) < closeBehind * penalised(first))
+    .slice(0, shapesRefined)
     .map((one) => refined(synthesizer, colour, stretches, one))
     .sort((a, b) => penalised(a) - penalised(b));
-  const [best] = drawn;
   if (best === undefined) return undefined;
   const { shape, turned } = best.candidate;
-  const without = mean(stretches.map((stretch) => synthesizer.errorWithout(stretch)));
   const { look, blur, error } = best;
   return { shape, turned, look, blur, poses: best.candidate.poses, error, without };
 }

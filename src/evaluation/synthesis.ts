@@ -57,6 +57,9 @@ export class Synthesizer {
   readonly #canvas: Canvas;
   readonly #view: View;
   readonly #cover: Float32Array;
+  /** The object alone, and the same on its way through a filter: [height, width, 4] of a stretch. */
+  readonly #layer: Float32Array;
+  readonly #scratch: Float32Array;
 
   /** For one video. */
   constructor(video: Video, background: Background, plate: Plate) {
@@ -67,6 +70,8 @@ export class Synthesizer {
     this.#canvas = new Canvas(width, height);
     this.#view = viewOf(stageFor(width, height), width, height, { zoom: 1, pan: 0, shakeX: 0, shakeY: 0 });
     this.#cover = new Float32Array(width * height);
+    this.#layer = new Float32Array(4 * width * height);
+    this.#scratch = new Float32Array(4 * width * height);
   }
 
   /** The part of a frame that silhouettes in these poses may touch. */
@@ -104,8 +109,13 @@ export class Synthesizer {
   ): number {
     const { width, height, compared, seen, behind } = stretch;
     const sprite = new Sprite({ ...placeless, ...object, finish }, paletteOf(this.#background), side);
-    const layer = this.#layer(sprite, stretch, pose);
-    const soft = blur > 0 ? softened(layer, width, height, gaussianKernel(blur)) : layer;
+    this.#draw(sprite, stretch, pose);
+    const soft = this.#layer;
+    if (blur > 0) {
+      const kernel = kernelOf(blur);
+      softenAlong(soft, this.#scratch, 4, width, 4 * width, height, kernel);
+      softenAlong(this.#scratch, soft, 4 * width, height, 4, width, kernel);
+    }
     const offsets = [0, 0, 0];
     let squares = 1e-6;
     for (let pixel = 0; pixel < width * height; pixel++) {
@@ -149,8 +159,8 @@ export class Synthesizer {
     return sum / Math.max(1, count);
   }
 
-  /** The object alone: colour times cover, and cover, [height, width, 4]. */
-  #layer(sprite: Sprite, { left, top, width, height }: Stretch, pose: Pose): Float32Array {
+  /** Draws the object alone into the layer: colour times cover, and cover. */
+  #draw(sprite: Sprite, { left, top, width, height }: Stretch, pose: Pose): void {
     const canvas = this.#canvas;
     const cover = this.#cover;
     for (let y = top; y < top + height; y++) {
@@ -160,7 +170,7 @@ export class Synthesizer {
     const state = stateOf(pose, this.#view);
     sprite.draw(canvas, this.#view, state, 0);
     sprite.cover(canvas, this.#view, state, 0, cover);
-    const out = new Float32Array(4 * width * height);
+    const out = this.#layer;
     for (let y = 0, to = 0; y < height; y++) {
       for (let x = 0; x < width; x++, to += 4) {
         const pixel = (top + y) * canvas.width + left + x;
@@ -170,7 +180,6 @@ export class Synthesizer {
         out[to + 3] = cover[pixel] ?? 0;
       }
     }
-    return out;
   }
 
   /** The plate where it is known; elsewhere a straight line along the row between what is seen beside the object. */
@@ -251,38 +260,45 @@ function markSilhouette(
   }
 }
 
-/** [height, width, 4] filtered along both axes by a symmetric kernel; outside is nothing. */
-function softened(values: Float32Array, width: number, height: number, kernel: Float64Array): Float32Array {
-  const across = softenedAlong(values, 4, width, 4 * width, height, kernel);
-  return softenedAlong(across, 4 * width, height, 4, width, kernel);
+const kernels = new Map<number, Float64Array>();
+
+function kernelOf(blur: number): Float64Array {
+  const kernel = kernels.get(blur) ?? gaussianKernel(blur, Math.ceil(2.4 * blur));
+  kernels.set(blur, kernel);
+  return kernel;
 }
 
-/** Filters `count` lines of `length` pixels; pixels of a line are `step` values apart, lines `stride`. */
-function softenedAlong(
+/**
+ * Filters `count` lines of `length` pixels of 4 values by a symmetric kernel; outside is nothing. Pixels of a line are
+ * `step` values apart, lines `stride`.
+ */
+function softenAlong(
   values: Float32Array,
+  out: Float32Array,
   step: number,
   length: number,
   stride: number,
   count: number,
   kernel: Float64Array,
-): Float32Array {
-  const out = new Float32Array(values.length);
+): void {
   const reach = (kernel.length - 1) / 2;
   for (let line = 0; line < count; line++) {
     for (let i = 0; i < length; i++) {
-      let [r, g, b, cover] = [0, 0, 0, 0];
+      let r = 0;
+      let g = 0;
+      let b = 0;
+      let cover = 0;
       const last = Math.min(reach, length - 1 - i);
       for (let k = Math.max(-reach, -i); k <= last; k++) {
         const from = line * stride + (i + k) * step;
-        const share = values[from + 3] as number;
+        const share = values[from + 3] ?? 0;
         if (share === 0) continue;
-        const weight = kernel[k + reach] as number;
-        r += weight * (values[from] as number);
-        g += weight * (values[from + 1] as number);
-        b += weight * (values[from + 2] as number);
+        const weight = kernel[k + reach] ?? 0;
+        r += weight * (values[from] ?? 0);
+        g += weight * (values[from + 1] ?? 0);
+        b += weight * (values[from + 2] ?? 0);
         cover += weight * share;
       }
-      if (cover === 0) continue;
       const to = line * stride + i * step;
       out[to] = r;
       out[to + 1] = g;
@@ -290,5 +306,4 @@ function softenedAlong(
       out[to + 3] = cover;
     }
   }
-  return out;
 }

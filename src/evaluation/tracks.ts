@@ -13,8 +13,11 @@ export interface Track {
   readonly gain: number;
 }
 
-/** An object is not seen in frames where its gain is below this share of its median gain. */
-const seenShare = 0.25;
+/**
+ * An object is not seen in frames where its gain is below this share of what it has in its clear frames: of the value
+ * that a fifth of all frames exceed, so that what blinks does not become what is there in between.
+ */
+const seenShare = 0.2;
 /** An object is seen in at least this share of the frames. */
 const leastSeen = 0.3;
 /** Evidence below this counts no more: stripes look like background, but are inside. */
@@ -104,9 +107,9 @@ function follow(
   const gains = regions
     .flatMap((region) => (region === undefined ? [] : [region.gain]))
     .sort((a, b) => a - b);
-  const median = gains[Math.floor(gains.length / 2)] ?? 0;
+  const clear = gains[Math.floor(0.8 * gains.length)] ?? 0;
   return regions.map((region) =>
-    region !== undefined && region.gain >= seenShare * median ? region : undefined,
+    region !== undefined && region.gain >= seenShare * clear ? region : undefined,
   );
 }
 
