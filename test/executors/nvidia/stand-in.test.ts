@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fusedPartition } from '../../../src/executors/nvidia/fusion/partition.ts';
 import { partition } from '../../../src/executors/nvidia/plain/partition.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
@@ -8,7 +9,10 @@ import { nnCases } from '../nn-cases.ts';
 import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
 import { type Generator, kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor.ts';
 
-const generators: Readonly<Record<string, Generator>> = { plain: { partition } };
+const generators: Readonly<Record<string, Generator>> = {
+  plain: { partition },
+  fused: { partition: fusedPartition },
+};
 const reason = missingCompiler();
 
 /** float32 against float64, as on the GPU. */

@@ -72,7 +72,7 @@ export class CpuKernels implements Disposable {
 export function sourceOf(prelude: string, kernels: readonly Kernel[]): string {
   const table = kernels.map(
     ({ name, source }) =>
-      `  { [](void** a) { stand_in::call(${name}, a); }, ${/__sync|__shfl|warp_|block_/.test(source)} },`,
+      `  { [](void** a) { stand_in::call(${name}, a); }, ${/__sync|__shfl|warp_|block_|lanes_/.test(source)} },`,
   );
   return [
     header,
