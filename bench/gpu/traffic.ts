@@ -6,6 +6,7 @@
 
 import type { LatentCache } from '../../src/data/latent-cache.ts';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
+import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
 import type { Partition } from '../../src/executors/nvidia/kernel.ts';
 import { partition } from '../../src/executors/nvidia/plain/partition.ts';
 import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
@@ -51,7 +52,7 @@ const libraries: readonly Node['op'][] = [
 const { graph, donate } = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
 report('plain', inlined, partition);
-report('fused', inlined, fusedPartition);
+report('fused', prepare(inlined), fusedPartition);
 
 function report(name: string, given: typeof graph, cut: Partition): void {
   const start = performance.now();

@@ -1,4 +1,5 @@
 import { fusedPartition } from './fusion/partition.ts';
+import { prepare } from './fusion/prepare.ts';
 import { NvidiaExecutor, type NvidiaSettings } from './nvidia-executor.ts';
 import { partition } from './plain/partition.ts';
 import { prelude } from './plain/prelude.ts';
@@ -17,5 +18,6 @@ export async function openNvidiaExecutor({
   fusion = true,
   ...settings
 }: OpenSettings = {}): Promise<NvidiaExecutor> {
-  return new NvidiaExecutor({ partition: fusion ? fusedPartition : partition, prelude }, settings);
+  const generator = fusion ? { prepare, partition: fusedPartition, prelude } : { partition, prelude };
+  return new NvidiaExecutor(generator, settings);
 }

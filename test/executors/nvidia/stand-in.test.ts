@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { fusedPartition } from '../../../src/executors/nvidia/fusion/partition.ts';
+import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
 import { partition } from '../../../src/executors/nvidia/plain/partition.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
@@ -11,7 +12,7 @@ import { type Generator, kernelsOf, planStandIn, runStandIn } from './stand-in/s
 
 const generators: Readonly<Record<string, Generator>> = {
   plain: { partition },
-  fused: { partition: fusedPartition },
+  fused: { prepare, partition: fusedPartition },
 };
 const reason = missingCompiler();
 

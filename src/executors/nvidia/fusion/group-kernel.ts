@@ -258,6 +258,7 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
   const outputs = [...targets, ...partials];
   const body = [
     `const int lane = threadIdx.x % ${lanes}, slot = threadIdx.x / ${lanes};`,
+    ...(columns.length > 0 && slots > 1 ? [`__shared__ float shared[${slots * space.length}];`] : []),
     ...columns.map((_, index) => `float a${index}[${held}] = {};`),
     `for (${indexType} first = (${indexType})blockIdx.x * ${slots}; first < ${space.rows}; first += ${grid * slots}) {`,
     ...(isRagged
@@ -309,8 +310,6 @@ function columnSums(
       each(`y${output}[blockIdx.x * ${length}LL + ${place} + k] = a${column}[j * ${vector} + k];`),
     ];
   return [
-    '{',
-    `__shared__ float shared[${slots * length}];`,
     '__syncthreads();',
     '#pragma unroll',
     each(`shared[slot * ${length} + ${place} + k] = a${column}[j * ${vector} + k];`),
@@ -319,7 +318,6 @@ function columnSums(
     'float total = 0.0f;',
     `for (int s = 0; s < ${slots}; s++) total += shared[s * ${length} + c];`,
     `y${output}[blockIdx.x * ${length}LL + c] = total;`,
-    '}',
     '}',
   ];
 }

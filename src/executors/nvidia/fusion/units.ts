@@ -33,7 +33,7 @@ export interface FusionContext extends KernelContext {
 }
 
 /** Rows longer than this are not walked by one block. */
-const longestRow = 8192;
+export const longestRow = 8192;
 
 /** The units of a node whose result is in memory; undefined when no fused kernel computes it. */
 export function unitsOf(node: Node, context: FusionContext): readonly Unit[] | undefined {
