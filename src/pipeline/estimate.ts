@@ -1,7 +1,7 @@
 import { evaluationsOf } from '../diffusion/samplers.ts';
 import { timestepSchedule, timestepShift } from '../diffusion/timesteps.ts';
 import { type LatentShape, latentShapeOf } from '../models/latent-spec.ts';
-import type { TimeHeightWidth } from '../models/transformer/config.ts';
+import { latentPositions, type TimeHeightWidth } from '../models/transformer/config.ts';
 import { gridOf } from '../models/transformer/patches.ts';
 import { videoTokensOf } from '../models/transformer/sequence.ts';
 import type { Size } from '../video/frames.ts';
@@ -67,7 +67,8 @@ function estimate(
   const gridOfPass = ({ shape }: Pass) => gridOf(model.config, [shape[0], shape[1], shape[2]]);
   for (const pass of passes) {
     const grid = gridOfPass(pass);
-    const count = evaluationsOfPass(settings, videoTokensOf(grid), pass.from);
+    const positions = latentPositions(model.config, videoTokensOf(grid));
+    const count = evaluationsOfPass(settings, positions, pass.from);
     const step = model.field.costOf(settings.prompt, grid);
     const [decoding, encoding] = (['decode', 'encode'] as const).map((way) =>
       model.codec.costOf(way, pass.size),
@@ -90,8 +91,8 @@ function estimate(
 }
 
 /** Evaluations of a sampling from timestep `from`: twice as many where guidance acts. */
-function evaluationsOfPass(settings: SamplingSettings, tokens: number, from: number): number {
-  const shift = timestepShift(tokens);
+function evaluationsOfPass(settings: SamplingSettings, positions: number, from: number): number {
+  const shift = timestepShift(positions);
   const steps = stepsOfRun(settings.steps, shift, from);
   if (steps === 0) return 0;
   const [low, high] = settings.guidanceInterval;

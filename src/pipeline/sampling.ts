@@ -3,7 +3,12 @@ import { samplers, type Velocity } from '../diffusion/samplers.ts';
 import { timestepSchedule, timestepShift, unshiftTimestep } from '../diffusion/timesteps.ts';
 import { UserError } from '../errors.ts';
 import type { LatentShape } from '../models/latent-spec.ts';
-import { patchChannels, type TimeHeightWidth, type TransformerConfig } from '../models/transformer/config.ts';
+import {
+  latentPositions,
+  patchChannels,
+  type TimeHeightWidth,
+  type TransformerConfig,
+} from '../models/transformer/config.ts';
 import { gridOf, patchify, unpatchify } from '../models/transformer/patches.ts';
 import { videoTokensOf } from '../models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../random/philox.ts';
@@ -54,7 +59,8 @@ export async function sampleLatents(
   const { shape, start } = passage;
   const grid = gridOf(config, [shape[0], shape[1], shape[2]]);
   const x = patchify(config, startOf(passage, settings.seed));
-  const schedule = scheduleFrom(settings.steps, timestepShift(videoTokensOf(grid)), start?.from ?? 1);
+  const shift = timestepShift(latentPositions(config, videoTokensOf(grid)));
+  const schedule = scheduleFrom(settings.steps, shift, start?.from ?? 1);
   const steps = schedule.length - 1;
   onStep?.(0, steps);
   if (steps === 0) return unpatchify(config, grid, x);

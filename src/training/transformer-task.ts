@@ -7,6 +7,7 @@ import { type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
 import { captionBytes } from '../models/text/caption-bytes.ts';
 import {
   checkTransformerConfig,
+  latentPositions,
   patchChannels,
   type TimeHeightWidth,
   type TransformerConfig,
@@ -166,7 +167,7 @@ async function openSample(
   const latents = await cache.read(clip);
   const grid = gridOfShape(config, latents.shape);
   const own = fold(key, position);
-  const timestep = drawTimestep(own, videoTokensOf(grid));
+  const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)));
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const inFrame = grid[1] * grid[2];
   return {

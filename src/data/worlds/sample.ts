@@ -26,7 +26,7 @@ import {
 } from './scene.ts';
 import { type Split, splitOf } from './split.ts';
 
-/** What may be drawn; each list defaults to everything there is. */
+/** What may be drawn; each list defaults to everything there is. What it names twice is drawn twice as often. */
 export interface Choices {
   readonly shapes?: readonly Shape[];
   readonly colours?: readonly Colour[];
@@ -78,13 +78,16 @@ export function sampleScene(key: Key, options: SampleOptions = {}): Scene {
   );
 }
 
-/** One of `items`, of which only those in `allowed` (all when undefined) can be drawn, by weight. */
+/** One of `items`, of which only those in `allowed` (all when undefined) can be drawn, by weight and how often they are there. */
 function drawWeighted<T>(
   random: RandomStream,
   items: readonly (readonly [item: T, weight: number])[],
   allowed: readonly T[] | undefined,
 ): T | undefined {
-  const open = items.filter(([item]) => allowed === undefined || allowed.includes(item));
+  const listed = (item: T) => allowed?.filter((one) => one === item).length ?? 1;
+  const open = items
+    .filter(([item]) => listed(item) > 0)
+    .map(([item, weight]) => [item, weight * listed(item)] as const);
   const total = open.reduce((sum, [, weight]) => sum + weight, 0);
   let left = random.uniform(0, total);
   for (const [item, weight] of open) {

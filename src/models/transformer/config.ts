@@ -46,7 +46,6 @@ function preset(
 export const transformerPresets = {
   micro: {
     ...preset(256, 8, 64, 128, 3),
-    patch: [1, 1, 1],
     hidden: 608,
     text: { width: 128, headSize: 32, layers: 3, hidden: 384 },
   },
@@ -63,6 +62,11 @@ export type TransformerPreset = keyof typeof transformerPresets;
 /** Values of one patch: latent positions times channels. */
 export function patchChannels({ channels, patch: [time, height, width] }: TransformerConfig): number {
   return channels * time * height * width;
+}
+
+/** Latent positions of so many video tokens. */
+export function latentPositions({ patch: [time, height, width] }: TransformerConfig, tokens: number): number {
+  return tokens * time * height * width;
 }
 
 /**

@@ -1,5 +1,5 @@
 import { rotaryAngles } from '../../nn/rotary-positions.ts';
-import { fromFloat32, type HostTensor, hostTensor } from '../../tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
 import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
 import { bytesPerToken } from '../text/caption-bytes.ts';
 import type { TimeHeightWidth, TransformerConfig } from './config.ts';
@@ -44,6 +44,10 @@ export interface Sequence<Leaf> {
   readonly sin: Leaf;
   /** Where in its frame each video token is, f32 [B, V, 16]. */
   readonly places: Leaf;
+  /** Which text tokens a sample's mean is taken over: 1 / count for its own, f32 [B, N, text tokens]. */
+  readonly textMeans: Leaf;
+  /** Which sample each place belongs to: 1 for its own, f32 [B, S, N]. */
+  readonly members: Leaf;
 }
 
 /** Waves over a frame's height, and over its width, that say where in the frame a token is. */
@@ -69,6 +73,8 @@ export function sequenceTypes(config: TransformerConfig, budget: SequenceBudget)
     cos: f32(rows, S, config.headSize / 2),
     sin: f32(rows, S, config.headSize / 2),
     places: f32(rows, videoTokens, placeFeatures),
+    textMeans: f32(rows, segments, textTokens),
+    members: f32(rows, S, segments),
   };
 }
 
@@ -125,7 +131,30 @@ export function layoutSequence(
     cos: reshaped(angles.cos, types.cos),
     sin: reshaped(angles.sin, types.sin),
     places: fromFloat32('f32', types.places.shape, joined(laid.flatMap(({ places }) => places))),
+    ...membership(budget, laid, types),
   };
+}
+
+/** Which text tokens and which places of the rows belong to which sample. */
+function membership(
+  { textTokens, videoTokens, segments: most }: SequenceBudget,
+  rows: readonly Row[],
+  types: Sequence<TensorType>,
+): Pick<Sequence<HostTensor>, 'textMeans' | 'members'> {
+  const [textMeans, members] = [zeros('f32', types.textMeans.shape), zeros('f32', types.members.shape)];
+  rows.forEach(({ byteSegments, segments }, row) => {
+    for (let sample = 0; sample < most; sample++) {
+      const [start, end] = [
+        at(byteSegments, sample) / bytesPerToken,
+        at(byteSegments, sample + 1) / bytesPerToken,
+      ];
+      const offset = (row * most + sample) * textTokens;
+      textMeans.data.fill(1 / (end - start), offset + start, offset + end);
+      for (let place = at(segments, sample); place < at(segments, sample + 1); place++)
+        members.data[(row * (textTokens + videoTokens) + place) * most + sample] = 1;
+    }
+  });
+  return { textMeans, members };
 }
 
 interface Row {

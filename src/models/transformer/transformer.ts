@@ -6,7 +6,7 @@ import {
   transformerBlock,
   transformerBlockSpec,
 } from '../../nn/transformer-block.ts';
-import { concat, gather, layerNorm, silu } from '../../tensor/functions.ts';
+import { concat, gather, layerNorm, matmul, silu } from '../../tensor/functions.ts';
 import { expectShape } from '../../tensor/shape.ts';
 import { constant, type Tensor, zeros } from '../../tensor/tensor.ts';
 import { block } from '../../tensor/trace.ts';
@@ -24,6 +24,8 @@ export interface TransformerSpec {
   readonly time: {
     readonly in: LinearSpec;
     readonly out: LinearSpec;
+    /** From the mean of a sample's text tokens to what is added to the timestep's embedding of each of its tokens. */
+    readonly text: LinearSpec;
     /** To the modulations that all blocks share, [6 width]. */
     readonly modulation: LinearSpec;
   };
@@ -51,6 +53,7 @@ export function transformerSpec(config: TransformerConfig): TransformerSpec {
     time: {
       in: linearSpec(timestepFeatures, width),
       out: linearSpec(width, width),
+      text: linearSpec(width, width),
       modulation: linearSpec(width, 6 * width, zero),
     },
     blocks: Array.from({ length: layers }, () =>
@@ -94,14 +97,15 @@ export function transformer(
   const { B, V, P } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
   expectShape(timesteps, 'B V', { B, V }, 'timesteps');
   const { S } = expectShape(sequence.order, 'B S', { B }, 'sequence order');
-  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin } = sequence;
+  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin, textMeans, members } = sequence;
 
   const text = encodeText(p.text, bytes, { cos: byteCos, sin: byteSin, segments: byteSegments }); // [B, N, width]
   const x = joined(text, videoTokens(p, patches, sequence.places), sequence.order); // [B, S, width]
   const noText = zeros({ shape: [B, S - V, 1], dtype: 'f32' });
   const known = joined(noText, timesteps.reshape([B, V, 1]), sequence.order); // [B, S, 1]
   const layer = recompute ? recomputedLayer : keptLayer;
-  const velocity = tokenVelocities(p, x, known, { cos, sin, segments }, layer); // [B, S, P]
+  const summary = matmul(members, linear(p.time.text, matmul(textMeans, text))); // [B, S, width]
+  const velocity = tokenVelocities(p, x, { t: known, summary }, { cos, sin, segments }, layer); // [B, S, P]
   return gather(velocity.reshape([B * S, P]), sequence.videoOrder); // [B, V, P]
 }
 
@@ -133,7 +137,8 @@ export function sampledVelocity(
   const x = concat([text, videoTokens(p, patches, places)], 1); // [B, N + V, width]
   const noText = zeros({ shape: [B, N, 1], dtype: 'f32' });
   const known = concat([noText, timesteps.reshape([B, V, 1])], 1); // [B, N + V, 1]
-  return tokenVelocities(p, x, known, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
+  const summary = linear(p.time.text, text.mean([1], true)); // [B, 1, width]
+  return tokenVelocities(p, x, { t: known, summary }, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
 }
 
 /** Tokens of video patches [B, V, P], before the blocks: [B, V, width]. */
@@ -141,15 +146,23 @@ function videoTokens(p: Parameters<TransformerSpec>, patches: Tensor, places: Te
   return linear(p.patch, patches).add(linear(p.place, places));
 }
 
-/** Velocities [B, S, P] of tokens x [B, S, width] whose timesteps are t [B, S, 1]. */
+/** What tokens are modulated by. */
+interface Condition {
+  /** Timesteps, [B, S, 1]. */
+  readonly t: Tensor;
+  /** Of the text of each token's sample, [B, S or 1, width]. */
+  readonly summary: Tensor;
+}
+
+/** Velocities [B, S, P] of tokens x [B, S, width]. */
 function tokenVelocities(
   p: Parameters<TransformerSpec>,
   x: Tensor,
-  t: Tensor,
+  condition: Condition,
   layout: SequenceLayout,
   layer: typeof keptLayer,
 ): Tensor {
-  const time = timeEmbedding(p.time, t); // [B, S, width]
+  const time = conditionEmbedding(p.time, condition); // [B, S, width]
   const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
   const y = p.blocks.reduce((h, q) => layer(q, h, layout, modulation), x); // [B, S, width]
   const [shift, scale] = linear(p.last.modulation, time).split(-1, [channelsOf(x), channelsOf(x)]);
@@ -164,11 +177,15 @@ function joined(text: Tensor, video: Tensor, order: Tensor): Tensor {
   return gather(concat(rows, 0), order);
 }
 
-/** Timesteps t [B, S, 1] -> silu(out(silu(in(sinusoids of 1000 t)))) [B, S, width] (Peebles & Xie 2022, after Ho et al. 2020). */
-function timeEmbedding(p: Parameters<TransformerSpec['time']>, t: Tensor): Tensor {
+/**
+ * silu(out(silu(in(sinusoids of 1000 t))) + summary) [B, S, width]: the timestep (Peebles & Xie 2022, after Ho et al.
+ * 2020) and what the text is about as a whole, which is learnt long before attention finds single words (SD3, Esser et al.
+ * 2024, section 4).
+ */
+function conditionEmbedding(p: Parameters<TransformerSpec['time']>, { t, summary }: Condition): Tensor {
   const half = timestepFeatures / 2;
   const frequencies = constant(Array.from({ length: half }, (_, i) => 1000 * 10_000 ** (-i / half)));
   const angles = t.mul(frequencies); // [B, S, half]
   const features = concat([angles.cos(), angles.sin()], -1);
-  return silu(linear(p.out, silu(linear(p.in, features))));
+  return silu(linear(p.out, silu(linear(p.in, features))).add(summary));
 }
