@@ -142,6 +142,19 @@ describe('generate', () => {
     expect(whole.evaluations).toBeLessThan(part.evaluations);
   });
 
+  it.each([
+    [96, 64, 48, 32],
+    [64, 112, 48, 80],
+    [128, 128, 64, 64],
+    [32, 16, undefined, undefined],
+    [1920, 1088, 960, 544],
+  ])('makes the preview of %dx%d at the same aspect or nearly so', (width, height, wide, high) => {
+    const stride = { width: 16, height: 16 };
+    const plan = () => planGeneration({ stride }, { ...usual, size: { width, height }, preview: true });
+    if (wide === undefined) expect(plan).toThrow('cannot be any smaller');
+    else expect(plan().preview).toEqual({ width: wide, height: high });
+  });
+
   it('tells each step and frame, and stops at once when told to', async () => {
     const told: string[] = [];
     const onProgress = ({ stage, done, total }: StageProgress) => void told.push(`${stage} ${done}/${total}`);
@@ -192,7 +205,7 @@ describe('generate', () => {
     [{ image: pattern(2) }, /^image: has 2 frames; give one/],
     [{ image: pattern(1), frames: 1 }, /^image: would be the only frame/],
     [{ image: pattern(1), video: pattern(9) }, /^image: and a video cannot be given together/],
-    [{ preview: true, size: { width: 8, height: 8 } }, /^preview: of 8x8 pixels cannot be any smaller/],
+    [{ preview: true, size: { width: 8, height: 16 } }, /^preview: of 8x16 pixels cannot be any smaller/],
   ])('refuses %j before anything is computed', async (request, message) => {
     const stages: string[] = [];
     const running = collect(
