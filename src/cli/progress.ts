@@ -39,7 +39,7 @@ export function createProgress(terminal: Pick<Terminal, 'stderr'>, options: Prog
     lastDrawn = now();
     const state = measure(done, options.total, (lastDrawn - started) / 1000);
     if (drawsBar) {
-      stderr.write(`\r${formatBar(options, state, stderr.columns ?? 80)}\x1b[K`);
+      stderr.write(`\r${formatBar(options, state, stderr.columns || 80)}\x1b[K`);
     } else {
       stderr.write(`${JSON.stringify({ event, label: options.label, unit: options.unit, ...state })}\n`);
     }

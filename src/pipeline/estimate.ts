@@ -20,7 +20,7 @@ export interface Estimate {
   readonly textTokens: number;
   /** Evaluations of the velocity, both prompts and a preview's included. */
   readonly evaluations: number;
-  /** Bytes of memory on the device, weights included, at its highest. */
+  /** Bytes of memory at its highest, weights and the process that writes the file included. */
   readonly memory: number;
   /** Time on the model's device. */
   readonly seconds: number;
@@ -106,11 +106,11 @@ function evaluationsOfPass(settings: SamplingSettings, positions: number, from: 
 /** Frames that the decoder has in work: a latent frame's. */
 const decodedAtOnce = 4;
 
-// Measured with micro on two cores (docs/performance.md): the process with ONNX Runtime, what is kept twice, what
+// Measured with micro on two cores: the processes that compute and that write the file, what is kept twice, what
 // allocators keep beyond need, starting and compiling.
-const baseBytes = 230e6;
+const baseBytes = 425e6;
 const weightCopies = 2;
-const peakSlack = 2;
+const peakSlack = 5;
 const startSeconds = 1.5;
 
 /** What devices do in a second, in practice: of the CPU measured, of the others a guess from their class. */

@@ -146,11 +146,24 @@ function previewHooks({ signal, onProgress }: RunHooks): RunHooks {
   };
 }
 
-/** Half the size in whole strides. */
+/**
+ * About half of each side, in whole strides, so that the aspect stays: what is refined must not be stretched.
+ * @throws RequestError when a side has no smaller one.
+ */
 function previewSize({ width, height }: Size, stride: Size): Size {
-  const half = (side: number, step: number) => Math.max(step, Math.round(side / 2 / step) * step);
-  const small = { width: half(width, stride.width), height: half(height, stride.height) };
-  if (small.width < width || small.height < height) return small;
+  const smaller = (side: number, step: number) =>
+    Array.from({ length: Math.max(0, Math.ceil(side / step) - 1) }, (_, i) => (i + 1) * step).filter(
+      (candidate) => candidate >= 0.3 * side && candidate <= 0.8 * side,
+    );
+  const sizes = smaller(width, stride.width).flatMap((wide) =>
+    smaller(height, stride.height).map((high) => ({ width: wide, height: high })),
+  );
+  const distance = (size: Size) => {
+    const [across, down] = [Math.log(size.width / width), Math.log(size.height / height)];
+    return Math.abs(across - down) + 0.1 * Math.abs(across + down - 2 * Math.log(0.5));
+  };
+  const [best] = sizes.sort((one, other) => distance(one) - distance(other));
+  if (best !== undefined) return best;
   throw new RequestError('preview', `of ${width}x${height} pixels cannot be any smaller; leave it out`);
 }
 

@@ -128,13 +128,19 @@ export class LatentCodec implements AsyncDisposable {
     }
   }
 
-  /** What the first frame of a video, or its latent frame, costs to encode or decode untiled; nothing is compiled. */
+  /**
+   * What the first frame of a video, or its latent frame, costs to encode or decode: operations of the whole frame, memory
+   * of a tile. Nothing is compiled.
+   */
   costOf(direction: Direction, { width, height }: Size): GraphCost {
     const [, rows, columns] = this.spec.stride;
-    const type = this.#stretchType(direction, 1, height / rows, width / columns);
+    const most = this.#tiles?.size ?? Number.POSITIVE_INFINITY;
+    const tile = { width: Math.min(width, most), height: Math.min(height, most) };
+    const type = this.#stretchType(direction, 1, tile.height / rows, tile.width / columns);
     const network = networks[direction](this.#config);
     const { graph } = trace(direction, (p, x) => [network(p, x).result], autoencoderSpec(this.#config), type);
-    return costOf(graph);
+    const { operations, peakBytes } = costOf(graph);
+    return { operations: (operations * width * height) / (tile.width * tile.height), peakBytes };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -1,6 +1,7 @@
 import { guided } from '../diffusion/guidance.ts';
 import { samplers, type Velocity } from '../diffusion/samplers.ts';
 import { timestepSchedule, timestepShift, unshiftTimestep } from '../diffusion/timesteps.ts';
+import { UserError } from '../errors.ts';
 import type { LatentShape } from '../models/latent-spec.ts';
 import {
   latentPositions,
@@ -46,6 +47,7 @@ export interface SamplingHooks {
  *
  * Noise is drawn on the host from the seed, each latent position's by its place, so that it is the same for every device.
  * @returns normalised latents of the passage's shape.
+ * @throws UserError when the model gives values that are no numbers.
  */
 export async function sampleLatents(
   field: VelocityField,
@@ -74,7 +76,16 @@ export async function sampleLatents(
     interval: settings.guidanceInterval,
   });
   const found = await samplers[settings.sampler](velocity, x, schedule, (done) => onStep?.(done, steps));
+  checkFinite(found, settings);
   return unpatchify(config, grid, found);
+}
+
+/** Otherwise damaged weights, or a device's overflow, would show as grey frames and look like a result. */
+function checkFinite(values: Float32Array, { guidance }: SamplingSettings): void {
+  if (values.every(Number.isFinite)) return;
+  throw new UserError(
+    `sampling: the model gave values that are no numbers; use less guidance than ${guidance}, another device or model`,
+  );
 }
 
 /** Steps that a run of `steps` takes when it begins at timestep `from`: fewer, each as long as in a whole run. */

@@ -1,4 +1,6 @@
 import type { Executor } from '../executors/executor.ts';
+import { receptiveField } from '../models/autoencoder/autoencoder.ts';
+import { type AutoencoderConfig, latentStride } from '../models/autoencoder/config.ts';
 import type { LatentSpec } from '../models/latent-spec.ts';
 import type { TransformerConfig } from '../models/transformer/config.ts';
 import { parameterCount } from '../nn/parameters.ts';
@@ -33,7 +35,8 @@ export class VideoModel implements AsyncDisposable {
     this.config = transformer.config;
     this.weightBytes = 4 * parameterCount([autoencoder.parameters, transformer.parameters]);
     this.field = new VelocityField(executor, transformer.config, transformer.parameters);
-    this.codec = new LatentCodec(executor, autoencoder.config, autoencoder.parameters);
+    const tiles = { size: tileSize(autoencoder.config) };
+    this.codec = new LatentCodec(executor, autoencoder.config, autoencoder.parameters, { tiles });
   }
 
   /** What the latents are like. */
@@ -53,4 +56,15 @@ export class VideoModel implements AsyncDisposable {
     this.field[Symbol.dispose]();
     await this.executor[Symbol.asyncDispose]();
   }
+}
+
+/** Frames larger than this are encoded and decoded in tiles, in pixels: memory then grows no more with the frame. */
+const usualTile = 256;
+
+/** A tile's size for which the overlap, twice what the networks see, is a third at most. */
+function tileSize(config: AutoencoderConfig): number {
+  const { encoder, decoder } = receptiveField(config);
+  const [, stride] = latentStride;
+  const reach = Math.ceil(Math.max(encoder.space, decoder.space) / stride) * stride;
+  return Math.max(usualTile, 6 * reach);
 }

@@ -40,6 +40,21 @@ export function substitute(targets: readonly Tensor[], replacements: TensorMap<T
   return rewrite(targets, replacements, (node, operands) => rebuild(node, operands));
 }
 
+/**
+ * Rebuilds `targets` by a rule.
+ * @param rule what stands in for a node's results, given its operands as rebuilt; undefined: the operation itself.
+ */
+export function rewriteNodes(
+  targets: readonly Tensor[],
+  rule: (node: Node, operands: readonly Tensor[]) => readonly Tensor[] | undefined,
+): Tensor[] {
+  return rewrite(
+    targets,
+    new TensorMap(),
+    (node, operands) => rule(node, operands) ?? rebuild(node, operands),
+  );
+}
+
 /** Inlines every call, so that only primitive operations remain. */
 export function inlineCalls(targets: readonly Tensor[]): Tensor[] {
   return rewrite(targets, new TensorMap(), (node, operands) => {

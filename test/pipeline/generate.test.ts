@@ -1,11 +1,16 @@
 import { afterAll, describe, expect, it } from 'vitest';
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
+import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { estimateGeneration } from '../../src/pipeline/estimate.ts';
 import { type GenerateRequest, generate, planGeneration } from '../../src/pipeline/generate.ts';
 import type { StageProgress } from '../../src/pipeline/progress.ts';
 import { RequestError } from '../../src/pipeline/request.ts';
+import { VideoModel } from '../../src/pipeline/video-model.ts';
+import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
+import { elementCount } from '../../src/tensor/shape.ts';
+import { mapTree } from '../../src/tensor/tree.ts';
 import { frameAt, joinFrames, sliceFrames, type Video } from '../../src/video/frames.ts';
-import { collect, pattern, tinyModel } from './tiny-model.ts';
+import { collect, pattern, tinyModel, tinyWeights } from './tiny-model.ts';
 
 const model = tinyModel(openOnnxExecutor());
 afterAll(() => model[Symbol.asyncDispose]());
@@ -20,6 +25,14 @@ const usual = {
 const made = async (request: Partial<GenerateRequest> = {}): Promise<Video> =>
   joinFrames(await collect(generate(model, { ...usual, ...request })));
 const isSame = (a: Video, b: Video) => a.data.every((byte, i) => byte === b.data[i]);
+
+/** The tiny transformer with one weight that is no number. */
+function ruined(): typeof tinyWeights.transformer.parameters {
+  return mapTree(tinyWeights.transformer.parameters, (leaf, path) => {
+    if (path !== 'last.out.bias') return leaf as HostTensor;
+    return fromFloat32('f32', leaf.shape, new Float32Array(elementCount(leaf.shape)).fill(Number.NaN));
+  }) as typeof tinyWeights.transformer.parameters;
+}
 
 describe('generate', () => {
   it('gives the frames asked for as a stream: size, number, rate, timestamps', async () => {
@@ -41,6 +54,22 @@ describe('generate', () => {
       await collect(generate(other, { ...usual, prompt: 'before', frames: 1 }));
       expect(joinFrames(await collect(generate(other, usual))).data).toEqual(video.data);
     }
+  });
+
+  it('gives the same video on another device, to 40 dB at least', async () => {
+    await using other = tinyModel(new ReferenceExecutor());
+    const [a, b] = [
+      await made({ frames: 5 }),
+      joinFrames(await collect(generate(other, { ...usual, frames: 5 }))),
+    ];
+    const error = a.data.reduce((sum, byte, i) => sum + (byte - b.data[i]!) ** 2, 0) / a.data.length;
+    expect(10 * Math.log10(255 ** 2 / Math.max(error, 1e-9))).toBeGreaterThan(40);
+  });
+
+  it('says when the model gives no numbers', async () => {
+    const broken = { ...tinyWeights, transformer: { ...tinyWeights.transformer, parameters: ruined() } };
+    await using other = new VideoModel(openOnnxExecutor(), broken);
+    await expect(collect(generate(other, usual))).rejects.toThrow(/no numbers; use less guidance than 4/);
   });
 
   it.each<[string, Partial<GenerateRequest>]>([
@@ -113,6 +142,19 @@ describe('generate', () => {
     expect(whole.evaluations).toBeLessThan(part.evaluations);
   });
 
+  it.each([
+    [96, 64, 48, 32],
+    [64, 112, 48, 80],
+    [128, 128, 64, 64],
+    [32, 16, undefined, undefined],
+    [1920, 1088, 960, 544],
+  ])('makes the preview of %dx%d at the same aspect or nearly so', (width, height, wide, high) => {
+    const stride = { width: 16, height: 16 };
+    const plan = () => planGeneration({ stride }, { ...usual, size: { width, height }, preview: true });
+    if (wide === undefined) expect(plan).toThrow('cannot be any smaller');
+    else expect(plan().preview).toEqual({ width: wide, height: high });
+  });
+
   it('tells each step and frame, and stops at once when told to', async () => {
     const told: string[] = [];
     const onProgress = ({ stage, done, total }: StageProgress) => void told.push(`${stage} ${done}/${total}`);
@@ -163,7 +205,7 @@ describe('generate', () => {
     [{ image: pattern(2) }, /^image: has 2 frames; give one/],
     [{ image: pattern(1), frames: 1 }, /^image: would be the only frame/],
     [{ image: pattern(1), video: pattern(9) }, /^image: and a video cannot be given together/],
-    [{ preview: true, size: { width: 8, height: 8 } }, /^preview: of 8x8 pixels cannot be any smaller/],
+    [{ preview: true, size: { width: 8, height: 16 } }, /^preview: of 8x16 pixels cannot be any smaller/],
   ])('refuses %j before anything is computed', async (request, message) => {
     const stages: string[] = [];
     const running = collect(

@@ -90,11 +90,16 @@ function pairs(
 /** Tells whether a value may be made in an input's memory: nothing else reads that while or after it is made. */
 function inPlaceRule(steps: readonly StepAccess[]): (input: number, value: number) => boolean {
   const maker = new Map(steps.flatMap(({ writes }, step) => writes.map((value) => [value, step] as const)));
+  const isMadeInParts = new Set<number>();
+  const seen = new Set<number>();
+  for (const { writes } of steps)
+    for (const value of writes) (seen.has(value) ? isMadeInParts : seen).add(value);
   const lastRead = new Map<number, number>();
   steps.forEach(({ reads }, step) => {
     for (const read of reads) if (read.kind === 'input') lastRead.set(read.index, step);
   });
   return (input, value) => {
+    if (isMadeInParts.has(value)) return false;
     const step = maker.get(value);
     const last = lastRead.get(input) ?? -1;
     return step !== undefined && (last < step || (last === step && isElementwise(steps[step], input, value)));

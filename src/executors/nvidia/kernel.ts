@@ -29,7 +29,7 @@ export interface Kernel {
 
 /** One thing that a compiled graph does, in order. */
 export type Stage =
-  /** Launches a kernel. */
+  /** Launches a kernel. An output that an earlier kernel made too is made in parts: each writes its own. */
   | {
       readonly kind: 'kernel';
       readonly kernel: Kernel;

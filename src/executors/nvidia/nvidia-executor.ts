@@ -32,6 +32,8 @@ export interface NvidiaSettings {
 
 /** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
 export interface KernelGenerator {
+  /** Rewrites a graph without calls before it is cut; default: not at all. */
+  readonly prepare?: (graph: Graph) => Graph;
   readonly partition: Partition;
   readonly prelude: string;
 }
@@ -61,8 +63,9 @@ export class NvidiaExecutor implements Executor {
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-    const stages = this.generator.partition(inlined, { takes: (node) => this.libraries.takes(node) });
-    const program = planProgram(inlined, stages, donate, ({ node }) => this.libraries.lower(node));
+    const prepared = this.generator.prepare?.(inlined) ?? inlined;
+    const stages = this.generator.partition(prepared, { takes: (node) => this.libraries.takes(node) });
+    const program = planProgram(prepared, stages, donate, ({ node }) => this.libraries.lower(node));
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
     for (const { value, node } of program.constants) {

@@ -65,6 +65,11 @@ export function planProgram(
     locations.set(tensor, { kind: 'value', value });
     return value;
   };
+  /** The value of a tensor that several kernels may write a part of. */
+  const valueMade = (tensor: Tensor): number => {
+    const known = locations.get(tensor);
+    return known?.kind === 'value' ? known.value : newTensor(tensor);
+  };
   const read = (tensors: readonly Tensor[]) => tensors.map((tensor) => locationOf(locations, tensor));
 
   const steps: Step[] = [];
@@ -82,7 +87,7 @@ export function planProgram(
       case 'kernel': {
         const { kernel } = stage;
         const reads = read(stage.inputs);
-        const writes = stage.outputs.map(newTensor);
+        const writes = stage.outputs.map(valueMade);
         const inPlace = kernel.inPlace ?? [];
         const name = stepName(kernel.name, stage.inputs, stage.outputs);
         steps.push({ name, work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
@@ -129,14 +134,14 @@ function planArena(
   constants: readonly ProgramConstant[],
   donations: Program['donations'],
 ) {
-  const first = new Array<number>(bytes.length).fill(0);
+  const first = new Array<number>(bytes.length).fill(steps.length);
   const last = new Array<number>(bytes.length).fill(0);
   const use = (location: Location, step: number) => {
     if (location.kind === 'value') last[location.value] = step;
   };
   steps.forEach(({ reads, writes, scratch }, step) => {
     for (const value of [...writes, ...scratch]) {
-      first[value] = step;
+      first[value] = Math.min(at(first, value), step);
       last[value] = step;
     }
     for (const location of reads) use(location, step);

@@ -66,6 +66,16 @@ export interface KernelContext {
   readonly indexType: 'int' | 'long long';
 }
 
+/** Where the elements of a kernel that computes more than one tensor are, besides in expressions. */
+export interface Place {
+  /** A variable that holds an element, such as the sum of a row. */
+  readonly given: (tensor: Tensor, index: readonly string[]) => string | undefined;
+  /** The index of the same element under another shape, where it is known without arithmetic. */
+  readonly reindexed: (index: readonly string[], from: Shape, to: Shape) => readonly string[] | undefined;
+  /** The value of a tensor in memory, indexed as if it had shape `under`. A conditional read may not be made earlier. */
+  readonly loaded: (tensor: Tensor, index: readonly string[], under: Shape, isConditional: boolean) => string;
+}
+
 /** Writes the body of a kernel: expressions for elements of tensors, at given indices. */
 export class ExpressionWriter {
   readonly lines: string[] = [];
@@ -74,13 +84,16 @@ export class ExpressionWriter {
   /** Inputs that are also read elsewhere than at `home`. */
   readonly scattered = new Set<number>();
   private readonly context: KernelContext;
+  private readonly place: Place | undefined;
+  private depth = 0;
   private home: { readonly index: readonly string[]; readonly shape: Shape } | undefined;
   private next = 0;
   /** Variables by the element that they hold. */
   private known = new Map<string, string>();
 
-  constructor(context: KernelContext) {
+  constructor(context: KernelContext, place?: Place) {
     this.context = context;
+    this.place = place;
   }
 
   /** Index variables of the element that the kernel writes, whose position in memory is `i`. */
@@ -98,6 +111,8 @@ export class ExpressionWriter {
     const key = `${node.id}.${tensor.index}[${index.join()}]`;
     const known = this.known.get(key);
     if (known !== undefined) return known;
+    const given = this.place?.given(tensor, index);
+    if (given !== undefined) return given;
     const value = this.context.isInlined(tensor) ? this.computed(node, index) : this.load(tensor, index);
     this.known.set(key, value);
     return value;
@@ -105,6 +120,8 @@ export class ExpressionWriter {
 
   /** The value of a tensor in memory. */
   load(tensor: Tensor, index: readonly string[]): string {
+    const loaded = this.place?.loaded(tensor, index, tensor.shape, this.depth > 0);
+    if (loaded !== undefined) return loaded;
     const isHome =
       this.home !== undefined &&
       index.length === this.home.index.length &&
@@ -172,8 +189,8 @@ export class ExpressionWriter {
         return this.rotary(node.operands, node.attributes.interleaved, index);
       case 'gather': {
         const [table, indices] = node.operands;
-        const row = this.load(indices, index.slice(0, indices.rank));
-        return this.load(table, [row, ...index.slice(indices.rank)]);
+        const row = this.element(indices, index.slice(0, indices.rank));
+        return this.element(table, [row, ...index.slice(indices.rank)]);
       }
       case 'pad': {
         const [x] = node.operands;
@@ -209,12 +226,20 @@ export class ExpressionWriter {
   }
 
   private reshaped(x: Tensor, index: readonly string[], shape: Shape): string {
+    const to = this.place?.reindexed(index, shape, x.shape);
+    if (to !== undefined) return this.element(x, to);
     const offset = position(index, shape);
     if (!this.context.isInlined(x) && !(x.node.op === 'constant' && x.node.attributes.values.length === 1))
-      return this.declare(x.dtype, this.read(x, offset));
+      return (
+        this.place?.loaded(x, index, shape, this.depth > 0) ?? this.declare(x.dtype, this.read(x, offset))
+      );
+    // Axes that both shapes begin with keep their index; only what is behind them is counted anew.
+    let same = 0;
+    while (same < Math.min(x.rank, shape.length) && x.shape[same] === shape[same]) same++;
     const name = `i${this.next++}`;
-    this.lines.push(`const ${this.context.indexType} ${name} = ${offset};`);
-    return this.element(x, this.unravel(name, x.shape));
+    const inner = position(index.slice(same), shape.slice(same));
+    this.lines.push(`const ${this.context.indexType} ${name} = ${inner};`);
+    return this.element(x, [...index.slice(0, same), ...this.unravel(name, x.shape.slice(same))]);
   }
 
   private rotary(
@@ -259,15 +284,17 @@ export class ExpressionWriter {
   private block(condition: string, last: () => string): void {
     const outside = this.known;
     this.known = new Map(outside);
+    this.depth++;
     this.lines.push(`if (${condition}) {`);
     const line = last();
     this.lines.push(line, '}');
     this.known = outside;
+    this.depth--;
   }
 }
 
 /** An index variable and a number. */
-function moved(part: string, by: number): string {
+export function moved(part: string, by: number): string {
   if (by === 0) return part;
   return `(${part} ${by < 0 ? '-' : '+'} ${Math.abs(by)})`;
 }

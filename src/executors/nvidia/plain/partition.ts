@@ -33,7 +33,8 @@ export const partition: Partition = (graph, policy) => {
   return stages;
 };
 
-function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
+/** The stages of a node on its own. */
+export function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
   switch (node.op) {
     case 'reshape':
       if (!context.isInlined(node.operands[0]))
@@ -88,7 +89,7 @@ function pointwiseStage(node: Node, context: KernelContext): Stage {
 }
 
 /** Index type and inlining of a graph. */
-function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext {
+export function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext {
   const largest = graph.nodes.reduce(
     (most, { results }) => Math.max(most, ...results.map(({ shape }) => elementCount(shape))),
     0,
@@ -96,7 +97,7 @@ function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext 
   return { isInlined: chooseInlined(graph, takes), indexType: largest < 2 ** 30 ? 'int' : 'long long' };
 }
 /** Whether a constant of one value has a use that reads memory. */
-function isNeededInMemory(graph: Graph, constant: Node, takes: (node: Node) => boolean): boolean {
+export function isNeededInMemory(graph: Graph, constant: Node, takes: (node: Node) => boolean): boolean {
   const isUse = ({ node }: Tensor) => node === constant;
   return (
     graph.outputs.some(isUse) ||

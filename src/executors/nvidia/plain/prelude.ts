@@ -1,4 +1,4 @@
-/** Source that stands before every kernel: reading and writing elements of each dtype, and sums over a block. */
+/** Source that stands before every kernel: reading and writing elements of each dtype, sums over lanes and blocks. */
 export const prelude = `
 struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
@@ -27,4 +27,30 @@ __device__ __forceinline__ float smaller(float a, float b) { return a != a ? a :
 __device__ __forceinline__ int smaller(int a, int b) { return b < a ? b : a; }
 __device__ __forceinline__ float warp_sum(float x) { for (int d = 16; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d); return x; }
 __device__ __forceinline__ float warp_max(float x) { for (int d = 16; d; d >>= 1) x = larger(x, __shfl_xor_sync(~0u, x, d)); return x; }
+__device__ __forceinline__ float lanes_sum(float x, int lanes) { for (int d = lanes / 2; d; d >>= 1) x += __shfl_xor_sync(~0u, x, d); return x; }
+__device__ __forceinline__ float lanes_max(float x, int lanes) { for (int d = lanes / 2; d; d >>= 1) x = larger(x, __shfl_xor_sync(~0u, x, d)); return x; }
+__device__ __forceinline__ float block_sum(float x) {
+  __shared__ float parts[8];
+  x = warp_sum(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = parts[0];
+  for (int warp = 1; warp < 8; warp++) x += parts[warp];
+  return x;
+}
+__device__ __forceinline__ float block_max(float x) {
+  __shared__ float parts[8];
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = parts[0];
+  for (int warp = 1; warp < 8; warp++) x = larger(x, parts[warp]);
+  return x;
+}
+__device__ __forceinline__ void load4(float* r, const float* p, long long i) { const float4 v = *(const float4*)(p + i); r[0] = v.x; r[1] = v.y; r[2] = v.z; r[3] = v.w; }
+__device__ __forceinline__ void load2(float* r, const float* p, long long i) { const float2 v = *(const float2*)(p + i); r[0] = v.x; r[1] = v.y; }
+__device__ __forceinline__ void store4(float* p, long long i, const float* r) { *(float4*)(p + i) = make_float4(r[0], r[1], r[2], r[3]); }
+__device__ __forceinline__ void store2(float* p, long long i, const float* r) { *(float2*)(p + i) = make_float2(r[0], r[1]); }
 `;

@@ -1,0 +1,98 @@
+/**
+ * `node bench/gpu/traffic.ts [autoencoder|transformer] [recipe] [rows]`: kernels of a training step and the bytes that
+ * they read and write, for a kernel for each node and for fused kernels, without a GPU. Each kernel counts each tensor
+ * once; libraries are counted, but not their bytes.
+ */
+
+import type { LatentCache } from '../../src/data/latent-cache.ts';
+import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
+import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
+import type { Partition } from '../../src/executors/nvidia/kernel.ts';
+import { partition } from '../../src/executors/nvidia/plain/partition.ts';
+import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
+import { transformerPresets } from '../../src/models/transformer/config.ts';
+import { makeGraph } from '../../src/tensor/graph.ts';
+import { inlineCalls } from '../../src/tensor/rewrite.ts';
+import { formatType, type TensorType } from '../../src/tensor/shape.ts';
+import type { Node } from '../../src/tensor/tensor.ts';
+import {
+  autoencoderConfigOf,
+  autoencoderPlanner,
+  autoencoderTraining,
+} from '../../src/training/autoencoder-task.ts';
+import { readAutoencoderRecipe, readTransformerRecipe } from '../../src/training/recipe.ts';
+import { traceStep } from '../../src/training/step.ts';
+import { transformerPlanner, transformerTraining } from '../../src/training/transformer-task.ts';
+
+const [kind = 'transformer', file = `recipes/micro/${kind}.json`, shown = '12'] = process.argv.slice(2);
+
+async function tracedStep() {
+  if (kind === 'autoencoder') {
+    const recipe = await readAutoencoderRecipe(file);
+    const config = autoencoderConfigOf(recipe, file);
+    const [batch] = autoencoderPlanner(config, recipe).variants.values();
+    return traceStep(autoencoderTraining(config, recipe), batch as object, recipe);
+  }
+  const recipe = await readTransformerRecipe(file);
+  const config = { ...transformerPresets[recipe.preset as 'micro'], ...recipe.overrides };
+  const clips = { header: { clips: 1 } } as LatentCache;
+  const [batch] = transformerPlanner(config, recipe, clips).variants.values();
+  return traceStep(transformerTraining(config), batch as object, recipe);
+}
+
+const libraries: readonly Node['op'][] = [
+  'matmul',
+  'convolution',
+  'convolutionInputGradient',
+  'convolutionKernelGradient',
+  'attention',
+  'attentionGradient',
+];
+
+const { graph, donate } = await tracedStep();
+const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
+report('plain', inlined, partition);
+report('fused', prepare(inlined), fusedPartition);
+
+function report(name: string, given: typeof graph, cut: Partition): void {
+  const start = performance.now();
+  const stages = cut(given, { takes: ({ op }) => libraries.includes(op) });
+  const { arenaBytes } = planProgram(given, stages, donate, () => ({
+    scratch: [],
+    kernels: [],
+    bind: () => [],
+  }));
+  const groups = new Map<string, { count: number; bytes: number }>();
+  let [kernels, bytes, calls] = [0, 0, 0];
+  const sources = new Set<string>();
+  for (const stage of stages) {
+    if (stage.kind === 'library') calls++;
+    if (stage.kind !== 'kernel') continue;
+    kernels++;
+    sources.add(stage.kernel.name);
+    const own = moved(stage.inputs, stage.outputs);
+    bytes += own;
+    const types = (list: readonly TensorType[]) => list.map(formatType).join(' ');
+    const key = `${stage.kernel.name}: ${types(stage.inputs)} -> ${types(stage.outputs)}`;
+    const group = groups.get(key) ?? { count: 0, bytes: 0 };
+    groups.set(key, { count: group.count + 1, bytes: group.bytes + own });
+  }
+  console.log(
+    `${name}: ${kernels} kernels (${sources.size} sources), ${calls} library calls, ${gigabytes(bytes)} moved by kernels, ` +
+      `arena ${gigabytes(arenaBytes)}, cut in ${((performance.now() - start) / 1000).toFixed(1)} s`,
+  );
+  const rows = [...groups].sort(([, a], [, b]) => b.bytes - a.bytes).slice(0, Number(shown));
+  for (const [key, group] of rows)
+    console.log(
+      `${gigabytes(group.bytes).padStart(10)} ${String(group.count).padStart(4)} x ${key.slice(0, 400)}`,
+    );
+}
+
+/** Bytes of a kernel. */
+function moved(inputs: readonly TensorType[], outputs: readonly TensorType[]): number {
+  return [...inputs, ...outputs].reduce((sum, type) => sum + bytesOfType(type), 0);
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(2)} GB`;
+}

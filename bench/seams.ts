@@ -1,0 +1,79 @@
+/**
+ * Whether edits show their seams: the difference between the frames on both sides of each seam, against the 95th
+ * percentile of the differences within the result, over held-out worlds.
+ *
+ *     npx node bench/seams.ts [MODEL=micro] [CLIPS=8] [STEPS=30]
+ */
+import { loadModel } from '../src/app.ts';
+import { detailLevels } from '../src/data/worlds/caption.ts';
+import { renderWorld } from '../src/data/worlds/render.ts';
+import { makeWorld, worldKey } from '../src/data/worlds/world.ts';
+import { edit, planExtend, planJoin, planLoop } from '../src/pipeline/edit.ts';
+import { generate } from '../src/pipeline/generate.ts';
+import { givenVideo } from '../src/pipeline/given-video.ts';
+import { frameAt, joinFrames, sliceFrames, type Video } from '../src/video/frames.ts';
+
+const [name = 'micro', clips = '8', steps = '30'] = process.argv.slice(2);
+await using model = await loadModel(name);
+const frames = 25;
+
+/** Mean absolute difference of two frames, in levels of 0 to 255. */
+function difference(a: Uint8Array, b: Uint8Array): number {
+  return a.reduce((sum, byte, i) => sum + Math.abs(byte - (b[i] ?? 0)), 0) / a.length;
+}
+
+async function whole(stream: AsyncIterable<Video>): Promise<Video> {
+  const pieces: Video[] = [];
+  for await (const piece of stream) pieces.push(piece);
+  return joinFrames(pieces);
+}
+
+const kinds = ['image', 'forward', 'backward', 'join', 'loop'] as const;
+const ratios = new Map(kinds.map((kind) => [kind, [] as number[]]));
+
+for (let i = 0; i < Number(clips); i++) {
+  const world = (index: number) => {
+    const options = { split: 'held-out', choices: { cameras: ['still'], counts: [1, 2] } } as const;
+    const { scene, captions } = makeWorld(worldKey(2024, index), { seconds: frames / 12, ...options });
+    return {
+      video: renderWorld(scene, { width: 64, height: 64, rate: 12 }),
+      prompt: captions[detailLevels[1]],
+    };
+  };
+  const { video, prompt } = world(i);
+  const base = { prompt, seed: i, steps: Number(steps) };
+  const given = { ...base, video: givenVideo(video) };
+  const second = givenVideo(world(i + 1000).video);
+  const results = {
+    image: await whole(generate(model, { ...base, frames, image: sliceFrames(video, 0, 1) })),
+    forward: await whole(edit(model, await planExtend(model, given))),
+    backward: await whole(edit(model, await planExtend(model, { ...given, backward: true }))),
+    join: await whole(edit(model, await planJoin(model, { ...base, first: given.video, second }))),
+    loop: await whole(edit(model, await planLoop(model, given))),
+  };
+  for (const kind of kinds) {
+    const result = results[kind];
+    const between = Array.from({ length: result.frames }, (_, k) =>
+      difference(frameAt(result, k), frameAt(result, (k + 1) % result.frames)),
+    );
+    const last = result.frames - 1;
+    const seams = {
+      image: [0],
+      forward: [frames - 1],
+      backward: [last - frames],
+      join: [frames - 1, last - frames],
+      loop: [frames - 1, last],
+    }[kind];
+    const inside = (kind === 'loop' ? between : between.slice(0, last)).toSorted((a, b) => a - b);
+    const limit = inside[Math.ceil(0.95 * inside.length) - 1] ?? 0;
+    for (const seam of seams) ratios.get(kind)?.push((between[seam] ?? 0) / limit);
+  }
+}
+
+for (const [kind, found] of ratios) {
+  const below = found.filter((ratio) => ratio <= 1).length;
+  const median = found.toSorted((a, b) => a - b)[found.length >> 1] ?? 0;
+  console.log(
+    `${kind}: ${below} of ${found.length} seams at most the 95th percentile; median ${median.toFixed(2)} of it`,
+  );
+}

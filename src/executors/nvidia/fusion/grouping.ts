@@ -1,0 +1,284 @@
+import { TensorMap } from '../../../tensor/rewrite.ts';
+import type { Tensor } from '../../../tensor/tensor.ts';
+import type { Stage } from '../kernel.ts';
+import type { Read, RowSpace } from './row-writer.ts';
+import { type FusionContext, readsOf, tensorBytes, type Unit } from './units.ts';
+
+/** One step of the program to be: stages that are as they are, or units that one kernel computes. */
+export interface Item {
+  units: readonly Unit[];
+  readonly stages: readonly Stage[];
+  reads: ReadonlySet<Tensor>;
+  /** Tensors that it makes, wholly or in part. */
+  makes: ReadonlySet<Tensor>;
+  space: RowSpace;
+  pinned: number | undefined;
+  /** Largest number of the nodes that it makes. */
+  readonly last: number;
+  /** Length of the longest way to it: what depends on it is deeper. */
+  depth: number;
+  /** The item that it became part of. */
+  into: Item | undefined;
+}
+
+/** Tensors that one fused kernel reads and writes at most. */
+const mostTensors = 40;
+
+/**
+ * Joins units into groups, each a kernel: from first to last, each joins the groups with which it shares most bytes,
+ * either those that make what it reads or those that read what it reads at the same place. What a group makes for
+ * itself is never in memory.
+ */
+export class Grouping {
+  readonly items: Item[] = [];
+  private readonly context: FusionContext;
+  private readonly canEmit: (item: Item) => boolean;
+  private readonly canonical = new TensorMap<Tensor>();
+  private readonly makers = new Map<Tensor, Item[]>();
+  private readonly readers = new Map<Tensor, Item[]>();
+  private readonly known = new Map<Unit, Map<string, readonly Read[]>>();
+
+  /** @param canEmit whether a group has a kernel. */
+  constructor(context: FusionContext, canEmit: (item: Item) => boolean) {
+    this.context = context;
+    this.canEmit = canEmit;
+  }
+
+  /** Adds stages that are as they are. */
+  addStages(stages: readonly Stage[], reads: readonly Tensor[], makes: readonly Tensor[]): void {
+    const item = this.newItem([], stages, reads, makes, { rows: 1, length: 1 }, undefined);
+    this.enter(item);
+  }
+
+  /** Adds a unit, and joins it with the groups before it. */
+  addUnit(unit: Unit): void {
+    const length = unit.pinned ?? unit.natural;
+    const space = { rows: unit.count / length, length };
+    const reads = this.reads(unit, space).map(({ tensor }) => tensor);
+    const item = this.newItem([unit], [], reads, [unit.output], space, unit.pinned);
+    this.enter(item);
+    let current = item;
+    const candidates = new Set<Item>();
+    for (const tensor of item.reads)
+      for (const other of [...(this.makers.get(tensor) ?? []), ...(this.readers.get(tensor) ?? [])])
+        if (find(other).units.length > 0) candidates.add(find(other));
+    candidates.delete(item);
+    const ranked = [...candidates]
+      .map((other) => ({ other, saved: this.saved(other, item) }))
+      .filter(({ saved }) => saved > 0)
+      .sort((a, b) => b.saved - a.saved || b.other.last - a.other.last);
+    for (const { other } of ranked) current = this.merge(find(other), find(current)) ?? current;
+  }
+
+  /** The items that are left, operands first. */
+  ordered(): readonly Item[] {
+    const done = new Set<Item>();
+    const order: Item[] = [];
+    const left = this.items.filter((item) => item.into === undefined).sort((a, b) => a.last - b.last);
+    for (const root of left) {
+      const pending: { item: Item; before: Item[] }[] = [{ item: root, before: this.before(root) }];
+      while (pending.length > 0) {
+        const top = pending[pending.length - 1];
+        if (top === undefined) break;
+        const next = done.has(top.item) ? undefined : top.before.pop();
+        if (next !== undefined) {
+          if (!done.has(next)) pending.push({ item: next, before: this.before(next) });
+          continue;
+        }
+        pending.pop();
+        if (!done.has(top.item)) order.push(top.item);
+        done.add(top.item);
+      }
+    }
+    return order;
+  }
+
+  /** Whether anything but its maker reads a tensor from memory. */
+  isReadElsewhere(tensor: Tensor, maker: Item): boolean {
+    const key = this.keyOf(tensor);
+    return (this.readers.get(key) ?? []).some((reader) => find(reader) !== maker);
+  }
+
+  /** Reads of a unit over some rows. */
+  reads(unit: Unit, space: RowSpace): readonly Read[] {
+    const own = this.known.get(unit) ?? new Map<string, readonly Read[]>();
+    this.known.set(unit, own);
+    const key = `${space.rows}x${space.length}`;
+    const reads =
+      own.get(key) ??
+      readsOf(unit, space, this.context).map((read) => ({ ...read, tensor: this.keyOf(read.tensor) }));
+    own.set(key, reads);
+    return reads;
+  }
+
+  /** One object for each tensor. */
+  private keyOf(tensor: Tensor): Tensor {
+    const known = this.canonical.get(tensor);
+    if (known === undefined) this.canonical.set(tensor, tensor);
+    return known ?? tensor;
+  }
+
+  private newItem(
+    units: readonly Unit[],
+    stages: readonly Stage[],
+    reads: readonly Tensor[],
+    makes: readonly Tensor[],
+    space: RowSpace,
+    pinned: number | undefined,
+  ): Item {
+    const made = makes.map((tensor) => this.keyOf(tensor));
+    const last = Math.max(0, ...made.map(({ node }) => node.id));
+    const item: Item = {
+      units,
+      stages,
+      reads: new Set(reads.map((tensor) => this.keyOf(tensor))),
+      makes: new Set(made),
+      space,
+      pinned,
+      last,
+      depth: 0,
+      into: undefined,
+    };
+    item.depth = 1 + Math.max(0, ...this.before(item).map(({ depth }) => depth));
+    this.items.push(item);
+    return item;
+  }
+
+  private enter(item: Item): void {
+    for (const tensor of item.reads) this.readers.set(tensor, [...(this.readers.get(tensor) ?? []), item]);
+    for (const tensor of item.makes) this.makers.set(tensor, [...(this.makers.get(tensor) ?? []), item]);
+  }
+
+  private before(item: Item): Item[] {
+    const found = new Set<Item>();
+    for (const tensor of item.reads)
+      for (const maker of this.makers.get(tensor) ?? []) found.add(find(maker));
+    found.delete(item);
+    return [...found];
+  }
+
+  /** Rows over which two groups can be computed together. */
+  private commonSpace(a: Item, b: Item): RowSpace | undefined {
+    const length = a.pinned ?? b.pinned ?? a.space.length;
+    if ((b.pinned ?? length) !== length) return undefined;
+    const [small, large] = [a, b].sort(
+      (x, y) => x.space.rows * x.space.length - y.space.rows * y.space.length,
+    ) as [Item, Item];
+    const [few, many] = [small.space.rows * small.space.length, large.space.rows * large.space.length];
+    const rows = many / length;
+    if (!Number.isInteger(rows)) return undefined;
+    // Values of rows, such as the deviation that a norm divides by.
+    const isNarrow =
+      few === rows &&
+      length > 1 &&
+      large.pinned !== undefined &&
+      small.units.every(({ kind }) => kind === 'pointwise');
+    return few === many || isNarrow ? { rows, length } : undefined;
+  }
+
+  /** Bytes that need not move when two groups are one; 0 when they cannot be. */
+  private saved(a: Item, b: Item): number {
+    const space = this.commonSpace(a, b);
+    if (space === undefined) return 0;
+    const [ofA, ofB] = [a, b].map((item) => item.units.flatMap((unit) => this.reads(unit, space))) as [
+      Read[],
+      Read[],
+    ];
+    const places = new Set(ofA.map(placeOf));
+    let saved = 0;
+    for (const [reads, other] of [
+      [ofA, b],
+      [ofB, a],
+    ] as const) {
+      for (const read of reads) {
+        if (!other.makes.has(read.tensor)) continue;
+        if (!isInRow(read, other)) return 0;
+        saved += tensorBytes(read.tensor);
+      }
+    }
+    for (const read of new Map(ofB.map((one) => [placeOf(one), one] as const)).values())
+      if (places.has(placeOf(read)) && read.kind !== 'other' && !a.makes.has(read.tensor))
+        saved += Math.min(tensorBytes(read.tensor), 4 * space.rows * space.length);
+      else if (places.has(placeOf(read)) && isFixed(read.offset) && !a.makes.has(read.tensor))
+        saved += Math.min(tensorBytes(read.tensor), 4 * space.rows * space.length);
+    return saved;
+  }
+
+  private merge(a: Item, b: Item): Item | undefined {
+    if (a === b) return undefined;
+    const space = this.commonSpace(a, b);
+    if (space === undefined || this.saved(a, b) === 0 || this.leads(a, b) || this.leads(b, a))
+      return undefined;
+    const merged: Item = {
+      units: [...a.units, ...b.units],
+      stages: [],
+      reads: new Set([...a.reads, ...b.reads]),
+      makes: new Set([...a.makes, ...b.makes]),
+      space,
+      pinned: a.pinned ?? b.pinned,
+      last: Math.max(a.last, b.last),
+      depth: Math.max(a.depth, b.depth),
+      into: undefined,
+    };
+    if (merged.reads.size + merged.makes.size > mostTensors || !this.canEmit(merged)) return undefined;
+    this.items.push(merged);
+    a.into = merged;
+    b.into = merged;
+    this.deepen(merged);
+    return merged;
+  }
+
+  /** Puts what depends on an item below it. */
+  private deepen(item: Item): void {
+    const pending = [item];
+    for (let top = pending.pop(); top !== undefined; top = pending.pop()) {
+      for (const tensor of top.makes)
+        for (const reader of this.readers.get(tensor) ?? []) {
+          const below = find(reader);
+          if (below === top || below.depth > top.depth) continue;
+          below.depth = top.depth + 1;
+          pending.push(below);
+        }
+    }
+  }
+
+  /** Whether `to` depends on `from` through others. */
+  private leads(from: Item, to: Item): boolean {
+    const seen = new Set<Item>();
+    const pending = this.before(to).filter((item) => item !== from);
+    for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
+      if (item === from) return true;
+      if (seen.has(item) || item.depth <= from.depth) continue;
+      seen.add(item);
+      pending.push(...this.before(item));
+    }
+    return false;
+  }
+}
+
+/** What an item became part of. */
+export function find(item: Item): Item {
+  let top = item;
+  while (top.into !== undefined) top = top.into;
+  return top;
+}
+
+function placeOf({ tensor, offset }: Read): string {
+  return `${tensor.node.id}.${tensor.index}@${offset}`;
+}
+
+/** Whether an offset is written in names that mean the same in every kernel over the same rows. */
+function isFixed(offset: string): boolean {
+  return (offset.match(/[a-z_]\w*/g) ?? []).every(
+    (name) => /^(row|[icrwe]\d[\d_]*k?|c|i)$/.test(name) && !/^i\d/.test(name),
+  );
+}
+
+/** Whether a read of what another group makes can be served by a kernel that is at the same element or row. */
+function isInRow({ kind, tensor }: Read, maker: Item): boolean {
+  const unit = maker.units.find(
+    ({ output }) => output === tensor || (output.node === tensor.node && output.index === tensor.index),
+  );
+  if (unit === undefined || unit.kind === 'column' || unit.kind === 'part') return false;
+  return unit.kind === 'row' ? kind === 'narrow' : kind !== 'other';
+}

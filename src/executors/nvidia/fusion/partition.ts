@@ -1,0 +1,130 @@
+import {
+  type Graph,
+  type Node,
+  type NodeOf,
+  operandsOf,
+  resultsOf,
+  type Tensor,
+} from '../../../tensor/tensor.ts';
+import type { Partition, Stage } from '../kernel.ts';
+import { resultOf } from '../plain/expression.ts';
+import { contextOf, isNeededInMemory, stagesOf } from '../plain/partition.ts';
+import { type GroupWork, groupStages } from './group-kernel.ts';
+import { Grouping, type Item } from './grouping.ts';
+import { type FusionContext, unitsOf } from './units.ts';
+
+/**
+ * As few passes over memory as there can be: chains of elementwise operations, norms, softmax and sums over the same
+ * rows are one kernel each. What none of these computes is left to a kernel for each node, as in `plain/`.
+ */
+export const fusedPartition: Partition = (graph, policy) => {
+  const plain = contextOf(graph, policy.takes);
+  const isView = ({ node }: Tensor): boolean =>
+    node.op === 'reshape' && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
+  const context: FusionContext = { ...plain, isView };
+  const grouping = new Grouping(context, (item) => canEmit(item, context));
+  const outputs = new Set(graph.outputs.map(({ node }) => node));
+  const views = neededViews(graph, policy.takes, context);
+  for (const node of graph.nodes) {
+    if (node.op === 'input') continue;
+    if (node.op === 'constant') {
+      if (node.attributes.values.length !== 1 || isNeededInMemory(graph, node, policy.takes))
+        grouping.addStages([{ kind: 'constant', node, output: resultOf(node) }], [], [resultOf(node)]);
+      continue;
+    }
+    if (policy.takes(node)) {
+      grouping.addStages([{ kind: 'library', node }], operandsOf(node), resultsOf(node));
+      continue;
+    }
+    if (resultsOf(node).every(context.isInlined)) continue;
+    if (isView(resultOf(node))) {
+      if (views.has(node)) grouping.addStages(stagesOf(node, plain), operandsOf(node), resultsOf(node));
+      continue;
+    }
+    const units = unitsOf(node, context);
+    if (units === undefined) {
+      const stages = stagesOf(node, plain);
+      grouping.addStages(stages, stages.flatMap(inputsOf), resultsOf(node));
+    } else for (const unit of units) grouping.addUnit(unit);
+  }
+  return grouping
+    .ordered()
+    .flatMap((item) =>
+      item.units.length === 0
+        ? item.stages
+        : groupStages(
+            workOf(
+              item,
+              context,
+              (tensor) => outputs.has(tensor.node) || grouping.isReadElsewhere(tensor, item),
+            ),
+          ),
+    );
+};
+
+/** Views that something reads that is no fused kernel; those look through them. */
+function neededViews(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  context: FusionContext,
+): ReadonlySet<Node> {
+  const needed = new Set<Node>();
+  const need = ({ node }: Tensor) => {
+    if (node.op === 'reshape' && context.isView(resultOf(node))) needed.add(node);
+  };
+  graph.outputs.forEach(need);
+  for (const node of [...graph.nodes].reverse()) {
+    if (node.op === 'input' || node.op === 'constant') continue;
+    const isFused =
+      !takes(node) && (resultsOf(node).every(context.isInlined) || context.isView(resultOf(node)));
+    const isPlain = !isFused && (takes(node) || unitsOf(node, context) === undefined);
+    if (isPlain || needed.has(node)) operandsOf(node).forEach(need);
+    if (isPlain && !takes(node)) for (const stage of stagesOf(node, context)) inputsOf(stage).forEach(need);
+  }
+  return needed;
+}
+
+function inputsOf(stage: Stage): readonly Tensor[] {
+  switch (stage.kind) {
+    case 'kernel':
+      return stage.inputs;
+    case 'view':
+      return [stage.input];
+    default:
+      return [];
+  }
+}
+
+function canEmit(item: Item, context: FusionContext): boolean {
+  try {
+    groupStages(workOf(item, context, () => true));
+    return true;
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+}
+
+/** What the kernel of an item computes. */
+function workOf(item: Item, context: FusionContext, isNeeded: (tensor: Tensor) => boolean): GroupWork {
+  const computed = new Set<Node>(
+    item.units.flatMap(({ kind, output }) => (kind === 'pointwise' ? [output.node] : [])),
+  );
+  return {
+    space: item.space,
+    reductions: item.units.flatMap(({ kind, output }) =>
+      kind === 'row' ? [output.node as NodeOf<'sum' | 'max'>] : [],
+    ),
+    columns: item.units.flatMap(({ kind, output }) =>
+      kind === 'column' ? [output.node as NodeOf<'sum'>] : [],
+    ),
+    stores: item.units.flatMap(({ kind, expression, output, axis, offset }) => {
+      if (kind === 'part') return [{ value: expression, target: output, axis, offset }];
+      return kind !== 'column' && isNeeded(output)
+        ? [{ value: output, target: output, axis: 0, offset: 0 }]
+        : [];
+    }),
+    isComputed: (tensor) => computed.has(tensor.node) || context.isInlined(tensor) || context.isView(tensor),
+    indexType: context.indexType,
+  };
+}

@@ -1,0 +1,96 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fusedPartition } from '../../../src/executors/nvidia/fusion/partition.ts';
+import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
+import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
+import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
+import { transformerPresets } from '../../../src/models/transformer/config.ts';
+import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/sequence.ts';
+import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
+import { fromFloat32, type HostTensor } from '../../../src/tensor/host-tensor.ts';
+import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
+import { leaves, mapTree } from '../../../src/tensor/tree.ts';
+import { stateTypes, stepNumbers, traceStep } from '../../../src/training/step.ts';
+import { transformerTraining } from '../../../src/training/transformer-task.ts';
+import { tinyRecipe } from '../../training/tiny.ts';
+import { difference, evaluate } from '../comparison.ts';
+import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
+import { kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor.ts';
+
+const config = {
+  ...transformerPresets.micro,
+  channels: 8,
+  width: 64,
+  headSize: 32,
+  layers: 2,
+  hidden: 96,
+  text: { width: 32, headSize: 16, layers: 1, hidden: 48 },
+};
+const budget = { rows: 2, videoTokens: 24, textTokens: 8, segments: 2 };
+// A large epsilon: the size of an update must not hang on the sign of a gradient that is nearly 0.
+const recipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilon: 1e-2 } };
+
+function transformerStep() {
+  const model = transformerTraining(config);
+  const tokens: TensorType = { shape: [2, 24], dtype: 'f32' };
+  const patches: TensorType = { shape: [2, 24, 8], dtype: 'f32' };
+  const types = { clean: patches, noise: patches, timesteps: tokens, weights: tokens };
+  const samples = [
+    [{ text: new Uint8Array(12).fill(97), grid: [2, 3, 3] as const }],
+    [
+      { text: new Uint8Array(8).fill(98), grid: [1, 3, 4] as const },
+      { text: new Uint8Array(16).fill(99), grid: [1, 2, 4] as const },
+    ],
+  ];
+  const sequence = layoutSequence(config, budget, samples);
+  const traced = traceStep(model, { ...types, sequence: sequenceTypes(config, budget) }, recipe);
+  const draw = (seed: number, scale: number, positive: boolean) => (leaf: object, path: string) => {
+    const { shape } = leaf as TensorType;
+    const values = normal(fold(fold(keyFromSeed(seed), path), 'x'), elementCount(shape));
+    return fromFloat32(
+      'f32',
+      shape,
+      values.map((value) => scale * (positive ? Math.abs(value) : value)),
+    );
+  };
+  const { parameters, moments, average } = stateTypes(model.spec);
+  const state = {
+    parameters: mapTree(parameters, draw(1, 0.2, false)),
+    moments: {
+      mean: mapTree(moments.mean, draw(2, 0.01, false)),
+      square: mapTree(moments.square, draw(3, 0.01, true)),
+    },
+    average: mapTree(average, draw(4, 0.2, false)),
+    alive: fromFloat32('f32', [], Float32Array.of(1)),
+  };
+  const batch = { ...mapTree(types, draw(5, 0.5, true)), sequence };
+  return { traced, values: [...leaves(state), ...leaves(batch), stepNumbers(recipe, 3)] as HostTensor[] };
+}
+
+const reason = missingCompiler();
+
+describe.skipIf(reason !== undefined)(
+  `training steps in fused kernels on the CPU${reason === undefined ? '' : `: ${reason}`}`,
+  () => {
+    const { traced, values } = transformerStep();
+    const plan = planStandIn(traced.graph, { prepare, partition: fusedPartition }, traced.donate, [
+      'attention',
+      'attentionGradient',
+    ]);
+    let compiled: CpuKernels | undefined;
+    beforeAll(async () => {
+      compiled = await CpuKernels.compile(prelude, kernelsOf(plan));
+    }, 120_000);
+    afterAll(() => compiled?.[Symbol.dispose]());
+
+    it('are those of the reference, state updated in place', async () => {
+      const expected = await evaluate(new ReferenceExecutor(), traced.graph, values);
+      const found = runStandIn(plan, compiled!, values);
+      expected.forEach((tensor, index) => {
+        expect(difference(found[index]!, tensor, 1e-5), traced.graph.outputNames[index]!).toBeUndefined();
+      });
+      const { donations } = plan.program;
+      expect(donations.size).toBe(traced.donate.length);
+      expect([...donations.values()].filter(({ how }) => how === 'copy')).toHaveLength(0);
+    });
+  },
+);

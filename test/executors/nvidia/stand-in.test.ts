@@ -1,0 +1,60 @@
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { fusedPartition } from '../../../src/executors/nvidia/fusion/partition.ts';
+import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
+import { partition } from '../../../src/executors/nvidia/plain/partition.ts';
+import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
+import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
+import { cases } from '../cases.ts';
+import { difference, evaluate, graphOf, halvesOf, inputValues } from '../comparison.ts';
+import { nnCases } from '../nn-cases.ts';
+import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
+import { type Generator, kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor.ts';
+
+const generators: Readonly<Record<string, Generator>> = {
+  plain: { partition },
+  fused: { prepare, partition: fusedPartition },
+};
+const reason = missingCompiler();
+
+/** float32 against float64, as on the GPU. */
+const tolerance = 2e-6;
+
+describe.skipIf(reason !== undefined).each(Object.entries(generators))(
+  `kernels on the CPU, %s${reason === undefined ? '' : `: ${reason}`}`,
+  (_, generator) => {
+    const rows = Object.entries({ ...cases, ...nnCases }).flatMap(([table, list]) =>
+      list.flatMap((row) => halvesOf(row).map((half) => ({ label: `${table}/${row.name}`, row, half }))),
+    );
+    const planned = rows.map(({ label, row, half }) => {
+      const graph = graphOf(row, half);
+      // Gradients are as large as inputs, so that many are made in an input's memory.
+      const donate = half === 'backward' ? graph.inputs.map((_, index) => index) : [];
+      return {
+        label: `${label} ${half}`,
+        row,
+        graph,
+        plan: planStandIn(graph, generator, donate),
+        name: label,
+      };
+    });
+    const reference = new ReferenceExecutor();
+    let compiled: CpuKernels | undefined;
+    beforeAll(async () => {
+      compiled = await CpuKernels.compile(
+        prelude,
+        planned.flatMap(({ plan }) => kernelsOf(plan)),
+      );
+    }, 120_000);
+    afterAll(() => compiled?.[Symbol.dispose]());
+
+    it.each(planned)('$label', async ({ name, row, graph, plan }) => {
+      const values = row.inputs.map((input, index) => inputValues(input, `${name}.${index}`));
+      const expected = await evaluate(reference, graph, values);
+      const found = runStandIn(plan, compiled!, values);
+      expected.forEach((tensor, index) => {
+        const wrong = difference(found[index]!, tensor, tolerance * (row.looseness ?? 1));
+        expect(wrong, graph.outputNames[index]!).toBeUndefined();
+      });
+    });
+  },
+);

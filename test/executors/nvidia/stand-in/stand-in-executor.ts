@@ -1,0 +1,218 @@
+import { NativeMemory } from '../../../../src/executors/nvidia/bindings/native.ts';
+import type { Location } from '../../../../src/executors/nvidia/donation.ts';
+import type { Partition, Stage } from '../../../../src/executors/nvidia/kernel.ts';
+import {
+  bytesOfType,
+  type Program,
+  planProgram,
+  type Step,
+  valuesInDonatedMemory,
+} from '../../../../src/executors/nvidia/program.ts';
+import { kernels, type Kernel as ReferenceKernel } from '../../../../src/executors/reference/kernels.ts';
+import { fromHost, rounded, toHost } from '../../../../src/executors/reference/values.ts';
+import { makeGraph } from '../../../../src/tensor/graph.ts';
+import {
+  bytesOf,
+  fromFloat32,
+  type HostTensor,
+  hostTensor,
+  zeros,
+} from '../../../../src/tensor/host-tensor.ts';
+import { inlineCalls } from '../../../../src/tensor/rewrite.ts';
+import { at, elementCount, type TensorType } from '../../../../src/tensor/shape.ts';
+import { type Graph, type Node, type NodeOf, operandsOf } from '../../../../src/tensor/tensor.ts';
+import type { Op } from '../../../../src/tensor/vocabulary.ts';
+import type { CpuKernels } from './compile.ts';
+
+/** How kernels are made, as the executor is told. */
+export interface Generator {
+  readonly partition: Partition;
+  /** Rewrites a graph before it is cut; default: not at all. */
+  readonly prepare?: (graph: Graph) => Graph;
+}
+
+/** A graph planned as the NVIDIA executor plans it, library nodes left to the reference executor's kernels. */
+export interface StandInProgram {
+  readonly program: Program;
+  readonly stages: readonly Stage[];
+}
+
+const libraryOps: readonly Op[] = [
+  'matmul',
+  'convolution',
+  'convolutionInputGradient',
+  'convolutionKernelGradient',
+];
+
+/** Plans a graph. @param donate inputs that the run consumes. @param alsoLibrary operations taken from kernels. */
+export function planStandIn(
+  graph: Graph,
+  generator: Generator,
+  donate: readonly number[] = [],
+  alsoLibrary: readonly Op[] = [],
+): StandInProgram {
+  const takes = ({ op }: Node) => libraryOps.includes(op) || alsoLibrary.includes(op);
+  const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
+  const prepared = generator.prepare?.(inlined) ?? inlined;
+  const stages = generator.partition(prepared, { takes });
+  const program = planProgram(prepared, stages, donate, () => ({ scratch: [], kernels: [], bind: () => [] }));
+  return { program, stages };
+}
+
+/** Kernels of a planned graph. */
+export function kernelsOf({ program }: StandInProgram) {
+  return program.steps.flatMap(({ work }) => (work.kind === 'kernel' ? [work.kernel] : []));
+}
+
+/**
+ * Runs a planned graph in memory laid out as the plan says, every result poisoned before it is made.
+ * @throws Error when a step writes over what it reads, other than where its kernel allows it.
+ */
+export function runStandIn(
+  { program, stages }: StandInProgram,
+  compiled: CpuKernels,
+  inputs: readonly HostTensor[],
+): HostTensor[] {
+  const memory = new Memory(program, inputs);
+  const library = stages.flatMap((stage) => (stage.kind === 'library' ? [stage.node] : []));
+  const written = new Set<number>();
+  for (const step of program.steps) {
+    memory.check(step, written);
+    for (const value of step.writes) {
+      if (!written.has(value) && !memory.isSharedWithRead(step, value)) memory.fill(value, 0xff);
+      written.add(value);
+    }
+    const { work } = step;
+    if (work.kind === 'kernel') {
+      for (const output of work.kernel.zeroOutputs ?? []) memory.fill(at(step.writes, output), 0);
+      const values = step.writes.map((value): Location => ({ kind: 'value', value }));
+      compiled.run(
+        work.kernel,
+        [...step.reads, ...values].map((location) => memory.addressOf(location)),
+      );
+    } else {
+      const node = library.shift();
+      if (node === undefined) throw new Error('a library step has no node');
+      const operands = operandsOf(node).map((operand, index) => memory.read(at(step.reads, index), operand));
+      compute(node as NodeOf<'matmul'>, operands).forEach((result, index) => {
+        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytesOf(result));
+      });
+    }
+  }
+  return program.graph.outputs.map((output, index) =>
+    memory.read(at(program.outputs, index).location, output),
+  );
+}
+
+function compute<K extends 'matmul'>(node: NodeOf<K>, operands: readonly HostTensor[]): HostTensor[] {
+  const kernel = kernels[node.op] as ReferenceKernel<K>;
+  const arrays = kernel(
+    operands.map(fromHost) as unknown as Parameters<ReferenceKernel<K>>[0],
+    node.attributes,
+    node.results,
+  );
+  return arrays.map((data, index) => toHost(rounded(at(node.results, index), data)));
+}
+
+/** One block of memory: inputs, constants, the arena. Every piece starts at a multiple of 256 bytes. */
+class Memory {
+  private readonly native: NativeMemory;
+  private readonly origin: number;
+  private readonly starts = new Map<string, number>();
+  private readonly program: Program;
+  private readonly moved: ReadonlyMap<number, number>;
+  private readonly arena: number;
+
+  constructor(program: Program, inputs: readonly HostTensor[]) {
+    this.program = program;
+    this.moved = valuesInDonatedMemory(program);
+    let end = 0;
+    const take = (bytes: number) => {
+      const start = end;
+      end += Math.ceil(Math.max(bytes, 1) / 256) * 256;
+      return start;
+    };
+    inputs.forEach((tensor, index) => {
+      this.starts.set(`input${index}`, take(bytesOf(tensor).length));
+    });
+    for (const { value } of program.constants)
+      this.starts.set(`value${value}`, take(at(program.bytes, value)));
+    this.arena = take(program.arenaBytes);
+    this.native = new NativeMemory(end + 512);
+    this.native.bytes.fill(0xff);
+    this.origin = Number((256n - (this.native.address % 256n)) % 256n);
+    inputs.forEach((tensor, index) => {
+      this.bytesOf({ kind: 'input', index }).set(bytesOf(tensor));
+    });
+    for (const { value, node } of program.constants)
+      this.bytesOf({ kind: 'value', value }).set(bytesOf(constantTensor(node)));
+  }
+
+  addressOf(location: Location): bigint {
+    return this.native.address + BigInt(this.start(location));
+  }
+
+  bytesOf(location: Location): Uint8Array {
+    const start = this.start(location);
+    return this.native.bytes.subarray(start, start + this.size(location));
+  }
+
+  read(location: Location, { shape, dtype }: TensorType): HostTensor {
+    const tensor = zeros(dtype, shape);
+    bytesOf(tensor).set(this.bytesOf(location));
+    return tensor;
+  }
+
+  fill(value: number, byte: number): void {
+    this.bytesOf({ kind: 'value', value }).fill(byte);
+  }
+
+  /** Whether a value lies where something is that its step reads. */
+  isSharedWithRead({ reads }: Step, value: number): boolean {
+    return reads.some((read) => this.overlap(read, { kind: 'value', value }));
+  }
+
+  check({ name, reads, writes, inPlace }: Step, written: ReadonlySet<number>): void {
+    writes.forEach((value, write) => {
+      const target: Location = { kind: 'value', value };
+      reads.forEach((read, index) => {
+        const allowed = inPlace.some(([from, to]) => from === index && to === write);
+        if (this.overlap(read, target) && !(allowed && this.start(read) === this.start(target)))
+          throw new Error(`${name}: result ${write} lies on operand ${index}`);
+      });
+      writes.forEach((other, index) => {
+        if (index < write && this.overlap({ kind: 'value', value: other }, target))
+          throw new Error(`${name}: results ${index} and ${write} overlap`);
+      });
+    });
+    for (const read of reads)
+      if (read.kind === 'value' && !written.has(read.value) && !this.starts.has(`value${read.value}`))
+        throw new Error(`${name} reads what nothing made`);
+  }
+
+  private overlap(a: Location, b: Location): boolean {
+    const [p, q] = [this.start(a), this.start(b)];
+    return p < q + this.size(b) && q < p + this.size(a);
+  }
+
+  private size(location: Location): number {
+    if (location.kind === 'value') return at(this.program.bytes, location.value);
+    return bytesOfType(at(this.program.graph.inputs, location.index));
+  }
+
+  private start(location: Location): number {
+    if (location.kind === 'input') return this.origin + (this.starts.get(`input${location.index}`) ?? 0);
+    const { value } = location;
+    const input = this.moved.get(value);
+    if (input !== undefined) return this.start({ kind: 'input', index: input });
+    return this.origin + (this.starts.get(`value${value}`) ?? this.arena + at(this.program.offsets, value));
+  }
+}
+
+function constantTensor({ attributes: { shape, dtype, values } }: NodeOf<'constant'>): HostTensor {
+  const count = elementCount(shape);
+  const all = values.length === 1 ? new Array<number>(count).fill(at(values, 0)) : values;
+  if (dtype === 'i32') return hostTensor(dtype, shape, Int32Array.from(all));
+  if (dtype === 'bool') return hostTensor(dtype, shape, Uint8Array.from(all));
+  return fromFloat32(dtype as 'f32', shape, Float32Array.from(all));
+}
