@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { loadModel, modelFolder } from '../app.ts';
 import { checkWritable, writeFileAtomic } from '../atomic-file.ts';
 import { renderWorld } from '../data/worlds/render.ts';
-import { type Camera, cameraKinds, type Weather, weathers } from '../data/worlds/scene.ts';
+import { type Camera, cameraKinds, motionKinds, type Weather, weathers } from '../data/worlds/scene.ts';
 import { measureAutoencoder } from '../evaluation/autoencoder-quality.ts';
 import { type Degradation, degraded } from '../evaluation/degrade.ts';
 import { measureFlowLoss } from '../evaluation/flow-loss.ts';
@@ -295,9 +295,11 @@ function promptsOf(
   { seed, prompts, cameras, weathers: skies, rendered }: Plan,
   shape: ClipShape,
 ): HeldOutPrompt[] {
-  // A still shows one moment of a scene that lasts.
-  const seconds = rendered || shape.frames > 1 ? shape.frames / shape.rate : 2;
-  const drawn = heldOutPrompts({ seed, count: prompts, seconds, choices: { cameras, weathers: skies } });
+  // A still shows one moment, at which what blinks may be gone.
+  const motions = motionKinds.filter((kind) => shape.frames > 1 || kind !== 'blink');
+  const seconds = shape.frames / shape.rate;
+  const choices = { cameras, weathers: skies, motions };
+  const drawn = heldOutPrompts({ seed, count: prompts, seconds, choices });
   if (!rendered) return drawn;
   const says = { place: true, time: true, motion: true, direction: true };
   return drawn.map((asked) => ({ ...asked, says }));

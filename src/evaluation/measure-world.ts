@@ -75,20 +75,20 @@ export class WorldMeter {
     const finder = new TrackFinder(evidence);
     const objects: ObjectSeen[] = [];
     const scale = (Math.min(video.width, video.height) / 64) ** 2;
-    let clearest: ObjectSeen | undefined;
+    let likeliest: ObjectSeen | undefined;
     for (let i = 0; i < mostObjects; i++) {
-      const track = finder.next(clearest === undefined ? leastGainOfFirst : leastGain);
+      const track = finder.next(likeliest === undefined ? leastGainOfFirst : leastGain);
       if (track === undefined) break;
       const found = new TrackedObject(video, synthesizer, track);
       const seen = found.seen();
-      clearest ??= seen;
+      if (likeliest === undefined || seen.unexplained < likeliest.unexplained) likeliest = seen;
       const isGlitter =
         background.place === 'sea' && seen.colour === 'white' && seen.gain < leastGainOfFoam * scale;
       if (seen.unexplained <= mostUnexplained && !isGlitter) objects.push(seen);
       for (const { frame, pixels } of found.pixels()) finder.crossOut(frame, pixels);
     }
-    // What is clearest is called the object where nothing is like any shape.
-    if (objects.length === 0 && clearest !== undefined) objects.push(clearest);
+    // What is most like a shape is called the object where nothing is much like one.
+    if (objects.length === 0 && likeliest !== undefined) objects.push(likeliest);
     return { place: background.place, time: background.time, objects };
   }
 
@@ -158,6 +158,10 @@ class TrackedObject {
 
   #motion(): MotionSeen {
     const { frames, rate } = this.#video;
+    if (this.#fit.turned) {
+      const turn = this.#spin();
+      if (turn !== undefined) return { kind: 'spin', turn };
+    }
     const path = this.#path();
     const motion = fitMotion(path, frames, frames / rate);
     if (motion.kind !== 'still' || !staysInPlace(path)) return motion;
