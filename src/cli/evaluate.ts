@@ -4,7 +4,7 @@ import { loadModel, modelFolder } from '../app.ts';
 import { checkWritable, writeFileAtomic } from '../atomic-file.ts';
 import { renderWorld } from '../data/worlds/render.ts';
 import { type Camera, cameraKinds, motionKinds, type Weather, weathers } from '../data/worlds/scene.ts';
-import { measureAutoencoder } from '../evaluation/autoencoder-quality.ts';
+import { measureAutoencoder, reconstructed } from '../evaluation/autoencoder-quality.ts';
 import { type Degradation, degraded } from '../evaluation/degrade.ts';
 import { measureFlowLoss } from '../evaluation/flow-loss.ts';
 import type { ClipShape } from '../evaluation/held-out-clips.ts';
@@ -59,6 +59,7 @@ motion, background, time of day, number of objects. Its autoencoder is given hel
 transformer held-out latents (flow loss by timestep). Prints a table with 95% confidence intervals.
 
 --rendered measures the measurement: scenes are rendered rather than generated, so that all should be right.
+--reconstructed sends them through the model's autoencoder too: no transformer can do better than that.
 
 Stopped with Ctrl-C, the same command with the same --out goes on where it was.
 
@@ -86,6 +87,7 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     out: { type: 'string', value: 'FILE', short: 'o', help: 'Results as JSON' },
     sheets: { type: 'string', value: 'DIR', help: 'Write sheets of frames, 20 prompts each, to look at' },
     rendered: { type: 'boolean', help: 'Render the scenes of the prompts instead of asking a model' },
+    reconstructed: { type: 'boolean', help: 'Render them, then encode and decode them' },
     camera: {
       type: 'string',
       value: 'KIND,…',
@@ -105,14 +107,15 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
   example: 'zoetrope evaluate --model micro --prompts 200 --size 64x64,96x64,64x112 --out evaluation.json',
   async run({ values, terminal }) {
     const wanted = chosen('only', values.only ?? parts.join(), parts);
+    const source = sourceOption(values);
     const plan: Plan = {
       model: values.model,
       prompts: numberOption('prompts', values.prompts, { min: 1, max: 100_000, integer: true }),
       clips: numberOption('clips', values.clips, { min: 1, max: 100_000, integer: true }),
       shapes: shapesOption(values.size, values.frames, values.fps),
       seed: numberOption('seed', values.seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
-      parts: values.rendered ? ['prompts'] : wanted,
-      rendered: values.rendered,
+      parts: source === 'generated' ? wanted : ['prompts'],
+      source,
       cameras: chosen('camera', values.camera, cameraKinds),
       weathers: chosen('weather', values.weather, weathers),
       spoiling: {
@@ -126,13 +129,16 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     if (values.out !== undefined) await checkWritable(values.out);
     if (values.sheets !== undefined) await mkdir(values.sheets, { recursive: true });
     const options = { device: deviceChoice(values.device), ...threadsOption(values.threads) };
-    await using model = plan.rendered ? undefined : await loadModel(values.model, options);
+    await using model = source === 'rendered' ? undefined : await loadModel(values.model, options);
     if (model !== undefined) checkShapes(model, plan);
     const settings = { ...settingsOf(plan), ...(model && (await modelSettings(plan, model))) };
     const earlier = values.out === undefined ? undefined : await readEarlier(values.out, settings);
     return await new Evaluation(plan, model, settings, values.out, terminal).run(earlier);
   },
 });
+
+/** Where the videos of prompts come from. */
+type Source = 'generated' | 'rendered' | 'reconstructed';
 
 interface Plan {
   readonly model: string;
@@ -141,7 +147,7 @@ interface Plan {
   readonly shapes: readonly ClipShape[];
   readonly seed: number;
   readonly parts: readonly Part[];
-  readonly rendered: boolean;
+  readonly source: Source;
   readonly cameras: readonly Camera['kind'][];
   readonly weathers: readonly Weather[];
   readonly spoiling: Degradation;
@@ -248,15 +254,12 @@ class Evaluation {
   }
 
   #maker(shape: ClipShape): VideoMaker {
-    const { seed, spoiling, request } = this.#plan;
+    const { source, request, seed } = this.#plan;
     const { width, height, frames, rate } = shape;
     const model = this.#model;
-    if (model === undefined) {
-      return async ({ scene }, index) => {
-        const video = renderWorld(scene, { width, height, rate });
-        const spoilt = spoiling.blur > 0 || spoiling.noise > 0 || spoiling.halved === true;
-        return spoilt ? degraded(video, spoiling, fold(fold(keyFromSeed(seed), 'spoil'), index)) : video;
-      };
+    if (model === undefined) return async (asked, index) => this.#render(asked, index, shape);
+    if (source === 'reconstructed') {
+      return async (asked, index) => await reconstructed(model.codec, this.#render(asked, index, shape));
     }
     return async ({ prompt }, index) => {
       const pieces: Video[] = [];
@@ -264,6 +267,14 @@ class Evaluation {
       for await (const piece of generate(model, asked, { signal: this.#terminal.signal })) pieces.push(piece);
       return joinFrames(pieces);
     };
+  }
+
+  /** The scene of a prompt itself, spoilt as asked for. */
+  #render({ scene }: HeldOutPrompt, index: number, { width, height, rate }: ClipShape): Video {
+    const { seed, spoiling } = this.#plan;
+    const video = renderWorld(scene, { width, height, rate });
+    const spoilt = spoiling.blur > 0 || spoiling.noise > 0 || spoiling.halved === true;
+    return spoilt ? degraded(video, spoiling, fold(fold(keyFromSeed(seed), 'spoil'), index)) : video;
   }
 
   async #writeSheet(
@@ -293,7 +304,7 @@ class Evaluation {
 
 /** The prompts of a size; of rendered scenes everything is asked, whether the prompt says it or not. */
 function promptsOf(
-  { seed, prompts, cameras, weathers: skies, rendered }: Plan,
+  { seed, prompts, cameras, weathers: skies, source }: Plan,
   shape: ClipShape,
 ): HeldOutPrompt[] {
   // A still shows one moment, at which what blinks may be gone.
@@ -301,7 +312,7 @@ function promptsOf(
   const seconds = shape.frames / shape.rate;
   const choices = { cameras, weathers: skies, motions };
   const drawn = heldOutPrompts({ seed, count: prompts, seconds, choices });
-  if (!rendered) return drawn;
+  if (source === 'generated') return drawn;
   const says = { place: true, time: true, motion: true, direction: true };
   return drawn.map((asked) => ({ ...asked, says }));
 }
@@ -314,11 +325,11 @@ function settingsOf({
   parts: wanted,
   cameras,
   weathers: skies,
-  rendered,
+  source,
   spoiling,
 }: Plan) {
-  const common = { prompts, clips, seed, parts: wanted, cameras, weathers: skies };
-  return rendered ? { ...common, rendered: spoiling } : common;
+  const common = { source, prompts, clips, seed, parts: wanted, cameras, weathers: skies };
+  return source === 'generated' ? common : { ...common, spoiling };
 }
 
 async function modelSettings({ model: name, request }: Plan, model: VideoModel) {
@@ -342,6 +353,11 @@ function checkShapes(model: VideoModel, { shapes, request }: Plan): void {
   for (const { width, height, frames, rate } of shapes) {
     asUsage(() => planGeneration(model, { ...request, seed: 0, size: { width, height }, frames, rate }));
   }
+}
+
+function sourceOption(values: { readonly rendered: boolean; readonly reconstructed: boolean }): Source {
+  if (values.reconstructed) return 'reconstructed';
+  return values.rendered ? 'rendered' : 'generated';
 }
 
 function shapesOption(sizes: string, frames: string, fps: string): ClipShape[] {
