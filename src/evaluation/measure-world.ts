@@ -53,6 +53,8 @@ const leastGainOfFoam = 250;
 const worthCutting = 0.12;
 /** Two objects must leave less unexplained than this share of what one does. */
 const cutShare = 0.66;
+/** An object is hidden where so much of its place is another's. */
+const hidingShare = 0.35;
 /** Frames in which it is looked for turning. */
 const framesForSpin = 13;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
@@ -84,7 +86,7 @@ export class WorldMeter {
     for (let i = 0; i < mostObjects; i++) {
       const track = finder.next(likeliest === undefined ? leastGainOfFirst : leastGain);
       if (track === undefined) break;
-      for (const found of apart(new TrackedObject(video, synthesizer, track))) {
+      for (const found of apart(new TrackedObject(video, synthesizer, finder, track))) {
         const seen = found.seen();
         if (likeliest === undefined || seen.unexplained < likeliest.unexplained) likeliest = seen;
         const isFoam =
@@ -129,15 +131,17 @@ function apart(whole: TrackedObject): readonly TrackedObject[] {
 class TrackedObject {
   readonly #video: Video;
   readonly #synthesizer: Synthesizer;
+  readonly #finder: TrackFinder;
   readonly #track: Track;
   readonly #sightings: readonly Sighting[];
   readonly #fit: ShapeFit;
   readonly #poses: readonly Fit[];
 
-  constructor(video: Video, synthesizer: Synthesizer, track: Track) {
+  constructor(video: Video, synthesizer: Synthesizer, finder: TrackFinder, track: Track) {
     const { width, height } = video;
     this.#video = video;
     this.#synthesizer = synthesizer;
+    this.#finder = finder;
     this.#track = track;
     this.#sightings = track.regions.flatMap((region, frame) => {
       const values = track.values.subarray(frame * width * height, (frame + 1) * width * height);
@@ -164,8 +168,8 @@ class TrackedObject {
   halves(): readonly [TrackedObject, TrackedObject] {
     const [a, b] = halvesOf(this.#track, this.#video.width);
     return [
-      new TrackedObject(this.#video, this.#synthesizer, a),
-      new TrackedObject(this.#video, this.#synthesizer, b),
+      new TrackedObject(this.#video, this.#synthesizer, this.#finder, a),
+      new TrackedObject(this.#video, this.#synthesizer, this.#finder, b),
     ];
   }
 
@@ -196,10 +200,19 @@ class TrackedObject {
       if (turn !== undefined) return { kind: 'spin', turn };
     }
     const path = this.#path();
-    const motion = fitMotion(path, frames, frames / rate);
+    const motion = fitMotion(path, frames, frames / rate, this.#hiddenFrames());
     if (motion.kind !== 'still' || !staysInPlace(path)) return motion;
     const turn = this.#spin();
     return turn === undefined ? motion : { kind: 'spin', turn };
+  }
+
+  /** Frames that do not show it, and in which what was found before it lies where it usually is. */
+  #hiddenFrames(): number {
+    const [middle] = this.#poses.slice(Math.floor(this.#poses.length / 2));
+    if (middle === undefined) return 0;
+    const place = pixelsOf(this.#video, 'ball', middle);
+    const missing = this.#track.regions.flatMap((region, frame) => (region === undefined ? [frame] : []));
+    return missing.filter((frame) => this.#finder.crossedOut(frame, place) > hidingShare).length;
   }
 
   #path(): PathPoint[] {
