@@ -198,6 +198,8 @@ export class Converter {
     this.#graph?.free();
     const graph = new FilterGraph();
     graph.alloc();
+    // The decoder's threads keep the processor busy; slices handed to more of them come back late.
+    graph.nbThreads = 1;
     this.#graph = graph;
     const form =
       `video_size=${frame.width}x${frame.height}:pix_fmt=${frame.format}:time_base=1/1000:pixel_aspect=1/1` +
