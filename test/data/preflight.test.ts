@@ -194,7 +194,7 @@ describe('the page', () => {
     expect(page.split('<article ').length - 1).toBe(report.clips.length);
     const decodable = report.clips.filter(({ media }) => media.frames > 0).length;
     const cards = page.slice(page.indexOf('class="cards"'));
-    expect(cards.split('data:image/webp;base64,').length - 1).toBe(decodable);
+    expect(cards.split('data:image/jpeg;base64,').length - 1).toBe(decodable);
     expect(page).not.toMatch(/(src|href)="(?!data:)/);
     expect(page).toContain("default-src 'none'");
   });

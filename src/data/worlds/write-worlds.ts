@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
 import { UserError } from '../../errors.ts';
 import { type Video, videoFrom } from '../../video/frames.ts';
-import { writeVideo } from '../../video/write.ts';
+import { MediaWriter } from '../../video/write.ts';
 import { formatManifestLine } from '../manifest.ts';
 import { groundTruth } from './ground-truth.ts';
 import { frameCount, WorldRenderer } from './render.ts';
@@ -71,13 +71,14 @@ export async function writeWorlds(
   let written = 0;
   let kept = 0;
   const done = new Map<number, World>();
+  await using writer = new MediaWriter({ processes: concurrency });
   const work = async () => {
     while (next < plan.count && signal?.aborted !== true) {
       const index = next++;
       const world = worldOf(plan, index);
       if (await exists(join(folder, clipName(index)))) kept++;
       else {
-        await writeVideo(pieces(world.scene, plan), join(folder, clipName(index)), { quality });
+        await writer.write(pieces(world.scene, plan), join(folder, clipName(index)), { quality });
         written++;
       }
       done.set(index, world);

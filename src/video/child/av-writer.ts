@@ -45,8 +45,9 @@ const codings: { readonly [format in 'mp4' | 'webm']: Coding } = {
     encoder: 'libx264',
     options: (quality, small) => ({
       preset: 'fast',
-      crf: (37 - 0.3 * quality - (small ? 2 : 0)).toFixed(1),
-      'x264-params': 'chroma-qp-offset=-3',
+      crf: (37 - 0.3 * quality - (small ? 1 : 0)).toFixed(1),
+      // Macroblock trees as x264 plans them with AVX-512 differ from run to run: the same frames must give the same file.
+      'x264-params': 'chroma-qp-offset=-3:no-mbtree=1',
     }),
     container: { movflags: '+faststart' },
   },
@@ -59,7 +60,8 @@ const codings: { readonly [format in 'mp4' | 'webm']: Coding } = {
       crf: Math.max(2, Math.round(60 - 0.55 * quality - (small ? 8 : 0))).toString(),
       b: '0',
     }),
-    container: {},
+    // Without this Matroska gives every file a random identifier.
+    container: { fflags: '+bitexact' },
   },
 };
 
