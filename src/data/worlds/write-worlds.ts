@@ -1,6 +1,6 @@
 import { mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
+import { attemptWrite, writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
 import { UserError } from '../../errors.ts';
 import { type Video, videoFrom } from '../../video/frames.ts';
 import { MediaWriter } from '../../video/write.ts';
@@ -105,10 +105,11 @@ async function writeLines(
   worlds: readonly (readonly [index: number, world: World])[],
   line: (index: number, world: World) => string,
 ): Promise<void> {
-  await writeAtomically(path, async (temporary) => {
+  const write = async (temporary: string) => {
     await using file = await open(temporary, 'wx');
     for (const [index, world] of worlds) await file.write(`${line(index, world)}\n`);
-  });
+  };
+  await writeAtomically(path, (temporary) => attemptWrite(path, () => write(temporary)));
 }
 
 /** A scene's frames, some at a time, so that a long clip needs no more memory than a short one. */
