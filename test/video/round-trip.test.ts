@@ -73,6 +73,20 @@ describe('what is written is read back', () => {
     expect(largestTimeError(uneven, video)).toBeLessThanOrEqual(0.00051);
   });
 
+  test.each([
+    ['a long frame late', [0, 0.04, 0.2, 0.22, 0.6, 0.65, 1.1], 1.3],
+    ['long frames early', [0, 1, 2, 2.1, 2.2, 2.3, 2.4], 2.6],
+    ['a long frame in the middle', [0, 0.1, 0.2, 3, 3.1, 3.2, 3.3], 3.5],
+  ])('an mp4 is as long as it shows: %s', async (_, times, seconds) => {
+    const timestamps = Float64Array.from(times);
+    const path = folder.file('length.mp4');
+    const uneven: Video = { ...sliceFrames(clip, 0, 7), timestamps, rate: 5 };
+    await writeVideo(uneven, path);
+    const { video, info } = await reader.read(path);
+    expect(largestTimeError(uneven, video)).toBeLessThan(1e-9);
+    expect(info.duration).toBeCloseTo(seconds, 3);
+  });
+
   test('pieces give the same file as the whole', async () => {
     const pieces = async function* (): AsyncGenerator<Video> {
       for (let at = 0; at < clip.frames; at += 10) yield sliceFrames(clip, at, at + 10);

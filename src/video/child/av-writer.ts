@@ -72,7 +72,13 @@ export class AvWriter implements FrameWriter {
   readonly #ticksPerSecond: number;
   readonly #format = new FormatContext();
   readonly #encoder = new CodecContext();
-  readonly #packet = new Packet();
+  /** What the encoder gave last, and the one before it, which is written when its successor is there. */
+  #packet = new Packet();
+  #held = new Packet();
+  #isHeld = false;
+  /** In ticks: when the first packet is decoded, and when the last frame leaves the screen. */
+  #firstDecoded: bigint | undefined;
+  #end = 0n;
   readonly #stream: Stream;
   #opened = false;
 
@@ -120,6 +126,7 @@ export class AvWriter implements FrameWriter {
       throw error;
     }
     this.#packet.alloc();
+    this.#held.alloc();
   }
 
   async add(pixels: Uint8Array, time: number, duration: number): Promise<void> {
@@ -133,7 +140,8 @@ export class AvWriter implements FrameWriter {
     });
     try {
       frame.pts = BigInt(Math.round(time * this.#ticksPerSecond));
-      frame.duration = BigInt(Math.round((time + duration) * this.#ticksPerSecond)) - frame.pts;
+      this.#end = BigInt(Math.round((time + duration) * this.#ticksPerSecond));
+      frame.duration = this.#end - frame.pts;
       frame.colorSpace = AVCOL_SPC_BT709;
       frame.colorRange = AVCOL_RANGE_MPEG;
       check(this.#encoder.sendFrameSync(frame), this.#ask.name);
@@ -146,6 +154,8 @@ export class AvWriter implements FrameWriter {
   async finish(): Promise<void> {
     check(this.#encoder.sendFrameSync(null), this.#ask.name);
     this.#drain();
+    if (this.#ask.format === 'mp4' && this.#isHeld) this.#stretchLast();
+    this.#writeHeld();
     check(this.#format.writeTrailerSync(), this.#ask.name);
     this.#format.closeOutputSync();
     this.#opened = false;
@@ -160,6 +170,7 @@ export class AvWriter implements FrameWriter {
     this.#format.freeContext();
     this.#encoder.freeContext();
     this.#packet.free();
+    this.#held.free();
   }
 
   #drain(): void {
@@ -167,10 +178,33 @@ export class AvWriter implements FrameWriter {
       const got = this.#encoder.receivePacketSync(this.#packet);
       if (got === AVERROR_EAGAIN || got === AVERROR_EOF) return;
       check(got, this.#ask.name);
-      this.#packet.streamIndex = this.#stream.index;
-      this.#packet.rescaleTs({ num: 1, den: this.#ticksPerSecond }, this.#stream.timeBase);
-      check(this.#format.interleavedWriteFrameSync(this.#packet), this.#ask.name);
+      this.#writeHeld();
+      this.#firstDecoded ??= this.#packet.dts;
+      [this.#packet, this.#held] = [this.#held, this.#packet];
+      this.#isHeld = true;
     }
+  }
+
+  /**
+   * MP4 has as the length of a track the sum of the times between packets in the order of decoding. At a variable rate
+   * that may be less than is shown, and players stop there; so the last packet is decoded later, as late as it may be.
+   */
+  #stretchLast(): void {
+    const last = this.#held;
+    const first = this.#firstDecoded ?? last.dts;
+    const wanted = first + this.#end - last.duration;
+    if (last.dts >= wanted) return;
+    last.dts = wanted;
+    if (last.dts > last.pts) last.dts = last.pts;
+    last.duration = this.#end - (last.dts - first);
+  }
+
+  #writeHeld(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#held.streamIndex = this.#stream.index;
+    this.#held.rescaleTs({ num: 1, den: this.#ticksPerSecond }, this.#stream.timeBase);
+    check(this.#format.interleavedWriteFrameSync(this.#held), this.#ask.name);
   }
 }
 
