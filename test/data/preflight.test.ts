@@ -216,6 +216,15 @@ describe('the page', () => {
   });
 });
 
+test('a dataset without clips is an error, not a row of zeros', async () => {
+  const empty = await mkdtemp(join(tmpdir(), 'zoetrope-empty-'));
+  const { problems } = (await check(empty)).report;
+  expect(problems).toEqual([
+    { at: empty, message: expect.stringMatching(/^holds no clips; give a folder/), severity: 'error' },
+  ]);
+  await rm(empty, { recursive: true });
+});
+
 const shared = resolve(import.meta.dirname, '../../../shared/data');
 const why = [
   ...(existsSync(shared) ? [] : ['../shared/data is missing']),

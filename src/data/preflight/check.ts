@@ -143,7 +143,7 @@ export async function checkDataset(
     window: options.window,
     totals: sumUp(reports, media),
     clips: reports,
-    problems: [...dataset.problems, ...reports.flatMap(clipProblems)],
+    problems: [...emptiness(path, files.length), ...dataset.problems, ...reports.flatMap(clipProblems)],
     duplicates: findDuplicates(likenesses),
     ignored: dataset.ignored,
     histograms: [
@@ -188,6 +188,13 @@ function reportClip(clip: Clip, survey: FileSurvey, window: WindowSpec): ClipRep
 function skipDamaged(frames: number, damage: string): ClipPlan {
   const trimmed = frames === 0 ? [] : [{ from: 0, to: frames, reason: damage, outside: false }];
   return { outcome: 'skipped', reasons: [damage], windows: [], trimmed };
+}
+
+/** A dataset without clips is an error that would otherwise show as zeros. */
+function emptiness(path: string, files: number): DatasetProblem[] {
+  const message =
+    'holds no clips; give a folder of media files such as clip.mp4, or a manifest that lists them';
+  return files === 0 ? [{ at: path, message, severity: 'error' }] : [];
 }
 
 function clipProblems(clip: ClipReport): DatasetProblem[] {
