@@ -44,6 +44,10 @@ export const commands: { readonly [name: string]: CommandEntry | CommandGroup } 
       },
     },
   },
+  evaluate: {
+    summary: 'Measure how well a model does what prompts say',
+    load: async () => (await import('./evaluate.ts')).evaluateCommand,
+  },
   train: {
     summary: 'Train the models by recipes',
     commands: {

@@ -37,6 +37,19 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   pipeline: ['errors', 'random', 'tensor', 'nn', 'models', 'diffusion', 'storage', 'executors', 'video'],
   // Not part of the pipeline, which knows nothing of worlds: it rewrites text before the pipeline sees it.
   prompt: ['errors', 'random', 'data'],
+  evaluation: [
+    'atomic-file',
+    'errors',
+    'random',
+    'tensor',
+    'nn',
+    'models',
+    'diffusion',
+    'executors',
+    'video',
+    'data',
+    'pipeline',
+  ],
   training: [
     'atomic-file',
     'errors',
@@ -62,6 +75,8 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'random',
     'video',
     'data',
+    'evaluation',
+    'storage',
     'training',
   ],
   index: [

@@ -64,19 +64,38 @@ const gammaEncode = (x: number) => {
   return 255 * (y <= 0.0031308 ? 12.92 * y : 1.055 * y ** (1 / 2.4) - 0.055);
 };
 
-function toOklab(colour: Rgb): Rgb {
-  const [r, g, b] = [linear(colour[0]), linear(colour[1]), linear(colour[2])];
+/** sRGB to Oklab (Ottosson 2020): lightness from 0 to 1, then green to red and blue to yellow, each about -0.4 to 0.4. */
+export function toOklab(colour: Rgb): Rgb {
+  const out: [number, number, number] = [0, 0, 0];
+  writeOklab(linear(colour[0]), linear(colour[1]), linear(colour[2]), out, 0);
+  return out;
+}
+
+/** sRGB pixels of 8 bits to Oklab, three values each. */
+export function bytesToOklab(pixels: Uint8Array): Float32Array {
+  const out = new Float32Array(pixels.length);
+  for (let i = 0; i < pixels.length; i += 3) {
+    const r = linearBytes[pixels[i] ?? 0] ?? 0;
+    const g = linearBytes[pixels[i + 1] ?? 0] ?? 0;
+    writeOklab(r, g, linearBytes[pixels[i + 2] ?? 0] ?? 0, out, i);
+  }
+  return out;
+}
+
+const linearBytes = Float64Array.from({ length: 256 }, (_, c) => linear(c));
+
+/** Linear red, green and blue to Oklab, into `out` from `at` on. */
+function writeOklab(r: number, g: number, b: number, out: number[] | Float32Array, at: number): void {
   const l = Math.cbrt(0.4122214708 * r + 0.5363325363 * g + 0.0514459929 * b);
   const m = Math.cbrt(0.2119034982 * r + 0.6806995451 * g + 0.1073969566 * b);
   const s = Math.cbrt(0.0883024619 * r + 0.2817188376 * g + 0.6299787005 * b);
-  return [
-    0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s,
-    1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s,
-    0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s,
-  ];
+  out[at] = 0.2104542553 * l + 0.793617785 * m - 0.0040720468 * s;
+  out[at + 1] = 1.9779984951 * l - 2.428592205 * m + 0.4505937099 * s;
+  out[at + 2] = 0.0259040371 * l + 0.7827717662 * m - 0.808675766 * s;
 }
 
-function fromOklab(lab: Rgb): Rgb {
+/** Undoes {@link toOklab}; colours outside sRGB are clamped channel by channel. */
+export function fromOklab(lab: Rgb): Rgb {
   const l = (lab[0] + 0.3963377774 * lab[1] + 0.2158037573 * lab[2]) ** 3;
   const m = (lab[0] - 0.1055613458 * lab[1] - 0.0638541728 * lab[2]) ** 3;
   const s = (lab[0] - 0.0894841775 * lab[1] - 1.291485548 * lab[2]) ** 3;
