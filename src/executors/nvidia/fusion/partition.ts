@@ -124,7 +124,11 @@ function workOf(item: Item, context: FusionContext, isNeeded: (tensor: Tensor) =
         ? [{ value: output, target: output, axis: 0, offset: 0 }]
         : [];
     }),
-    isComputed: (tensor) => computed.has(tensor.node) || context.isInlined(tensor) || context.isView(tensor),
+    isComputed: (tensor) =>
+      computed.has(tensor.node) ||
+      context.isInlined(tensor) ||
+      context.isRepeated(tensor) ||
+      context.isView(tensor),
     indexType: context.indexType,
   };
 }

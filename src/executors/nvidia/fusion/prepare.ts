@@ -3,6 +3,7 @@ import { makeGraph } from '../../../tensor/graph.ts';
 import { rewriteNodes } from '../../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
 import {
+  applyOne,
   type Graph,
   type Node,
   type NodeOf,
@@ -22,7 +23,7 @@ import { longestRow } from './units.ts';
  * - The sum over rows of tensors joined along their rows is that of each.
  */
 export function prepare(graph: Graph): Graph {
-  const shared = new SharedSums();
+  const shared = new Shared();
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
     const first = operands[0];
     if (first === undefined) return undefined;
@@ -33,6 +34,9 @@ export function prepare(graph: Graph): Graph {
         return isShortRow(first) ? [asSums(node, first, shared)] : undefined;
       case 'sum':
         return sumOf(node, first, shared);
+      case 'slice':
+        // The backward pass repeats the slices that the forward pass made.
+        return [shared.same(applyOne('slice', [first], node.attributes))];
       case 'add':
         return joinedPads(operands) ?? addedParts(operands);
       default:
@@ -50,7 +54,7 @@ function isShortRow({ shape, dtype }: Tensor): boolean {
 function asSums(
   node: NodeOf<'layerNorm'> | NodeOf<'rmsNorm'> | NodeOf<'softmax'>,
   x: Tensor,
-  shared: SharedSums,
+  shared: Shared,
 ): Tensor {
   const mean = (of: Tensor) => shared.same(of.sum([-1], true)).mul(1 / at(x.shape, x.rank - 1));
   if (node.op === 'softmax') {
@@ -61,7 +65,7 @@ function asSums(
   return centred.div(mean(centred.square()).add(node.attributes.epsilon).sqrt());
 }
 
-function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: SharedSums): readonly Tensor[] {
+function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: Shared): readonly Tensor[] {
   const { axes, keepDims } = attributes;
   if (x.node.op === 'concat') {
     const { axis } = x.node.attributes;
@@ -132,18 +136,18 @@ function paddedAxis({ attributes: { before, after } }: NodeOf<'pad'>): number | 
   return axes.length === 1 ? axes[0] : undefined;
 }
 
-/** Finds sums that a graph computes more than once, by what they are computed from. */
-class SharedSums {
+/** Finds sums and slices that a graph computes more than once, by what they are computed from. */
+class Shared {
   private readonly numbers = new Map<Node, number>();
   private readonly byKey = new Map<string, number>();
-  private readonly sums = new Map<number, Tensor>();
+  private readonly first = new Map<number, Tensor>();
 
-  /** The first sum that is equal to this one. */
-  same(sum: Tensor): Tensor {
-    const number = this.numberOf(sum.node);
-    const known = this.sums.get(number);
-    if (known === undefined) this.sums.set(number, sum);
-    return known ?? sum;
+  /** The first tensor that is equal to this one. */
+  same(tensor: Tensor): Tensor {
+    const number = this.numberOf(tensor.node);
+    const known = this.first.get(number);
+    if (known === undefined) this.first.set(number, tensor);
+    return known ?? tensor;
   }
 
   /** Equal for two nodes that compute the same. */

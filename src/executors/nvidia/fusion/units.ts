@@ -2,6 +2,7 @@ import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import { isPointwise, type KernelContext, resultOf } from '../plain/expression.ts';
+import type { Inlining } from '../plain/inlining.ts';
 import { type Read, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a kernel computes: the smallest part of a group. */
@@ -27,7 +28,7 @@ export interface Unit {
 }
 
 /** What a group's parts may know of the graph. */
-export interface FusionContext extends KernelContext {
+export interface FusionContext extends KernelContext, Inlining {
   /** A reshape of what is in memory: the same memory under another shape. */
   readonly isView: (tensor: Tensor) => boolean;
 }
@@ -110,7 +111,7 @@ function isWrittenInParts(node: NodeOf<'concat'>, context: FusionContext): boole
 
 /** How a unit reads memory when it is computed over some rows. */
 export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): readonly Read[] {
-  const { isInlined, isView, indexType } = context;
+  const { isInlined, isRepeated, isView, indexType } = context;
   const writer = new RowWriter({
     space,
     vector: 1,
@@ -119,6 +120,7 @@ export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): re
     isComputed: (tensor) =>
       (tensor.node === unit.expression.node && unit.kind === 'pointwise') ||
       isInlined(tensor) ||
+      isRepeated(tensor) ||
       isView(tensor),
   });
   const { shape } = unit.expression;
