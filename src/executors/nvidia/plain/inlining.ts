@@ -56,7 +56,8 @@ function combine(node: Node, inside: (tensor: Tensor) => Inlined | undefined): I
   for (const operand of operandsOf(node)) {
     const own = inside(operand);
     weight += own?.weight ?? 0;
-    for (const [source, elements] of own?.sources ?? []) read(source, elements);
+    // Of what a slice is cut from, only the slice is read.
+    for (const [source, elements] of own?.sources ?? []) read(source, Math.min(size, elements));
     if (own === undefined)
       read(`${operand.node.id}.${operand.index}`, Math.min(size, elementCount(operand.shape)));
   }
