@@ -3,7 +3,7 @@ import { constant, type Node, type NodeOf, operandsOf, type Tensor } from '../..
 import type { Kernel, Stage } from '../kernel.ts';
 import { resultOf, storageType } from '../plain/expression.ts';
 import { namedKernel, threads } from '../plain/named-kernel.ts';
-import { eachOf, indexInWhole, type RowSpace, RowWriter } from './row-writer.ts';
+import { eachOf, indexInWhole, isVectorised, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a fused kernel writes. */
 export interface Store {
@@ -139,7 +139,7 @@ function storeValue(
   const isWhole = target === value;
   const index = isWhole ? home : indexInWhole(home, axis, offset);
   const first = isWhole ? 'i0' : writer.firstOfChunk(index, target.shape);
-  if (vector > 1 && target.dtype === 'f32' && first !== undefined) {
+  if (vector > 1 && isVectorised(target) && first !== undefined) {
     return {
       before: [`float o${number}[${vector}];`],
       inner: [`o${number}[k] = ${element};`],

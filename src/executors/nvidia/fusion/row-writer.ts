@@ -125,7 +125,7 @@ export class RowWriter implements Place {
       if (held === undefined) this.chunkLines.push(array);
       else this.rowLines.push(array);
       this.chunkLines.push(
-        vector > 1 && tensor.dtype === 'f32'
+        vector > 1 && isVectorised(tensor)
           ? `load${vector}(${name} + ${start}, x${input}, ${first});`
           : eachOf(vector, `${name}[${start} + k] = get(x${input}, (${indexType})(${first}) + k);`),
       );
@@ -266,6 +266,11 @@ function quotientOf(from: string, sizes: Shape, axis: number): string {
 function spread(shape: Shape, names: readonly string[]): string[] {
   let next = 0;
   return shape.map((size) => (size === 1 ? '0' : at(names, next++)));
+}
+
+/** Whether chunks of a tensor are read and written at once. */
+export function isVectorised({ dtype }: Tensor): boolean {
+  return dtype === 'f32' || dtype === 'bf16';
 }
 
 /** A statement for each element of a chunk. */
