@@ -36,6 +36,9 @@ function targetsOf({ stores }: GroupWork): readonly Tensor[] {
 /** Largest number of blocks of a kernel that adds up columns: its partial sums stay small beside what it reads. */
 const mostColumnBlocks = 528;
 
+/** Blocks that a multiprocessor must hold at a time, for one to load while another computes: 128 registers a thread. */
+const leastBlocks = 2;
+
 /** Elements of each tensor that a thread holds in registers from phase to phase; longer rows are read again. */
 const mostHeld = 32;
 
@@ -396,6 +399,8 @@ function kernelStage(
     `(${parameters.join(', ')}) {\n  ${body.join('\n  ')}\n}`,
     [Math.max(1, Math.ceil(count / threads)), 1, 1],
     [threads, 1, 1],
+    0,
+    `__launch_bounds__(${threads}, ${leastBlocks}) `,
   );
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs, outputs };
 }
