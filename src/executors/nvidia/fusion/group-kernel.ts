@@ -175,7 +175,8 @@ function flatStages(work: GroupWork, writer: RowWriter, { vector }: Layout): rea
   return [kernelStage('fused', work, writer, targets, body, count / vector, new Map())];
 }
 
-function elementLoop(
+/** The statements of each element of a chunk. */
+export function elementLoop(
   writer: RowWriter,
   vector: number,
   indexType: string,

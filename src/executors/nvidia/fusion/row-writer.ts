@@ -28,6 +28,8 @@ export interface RowWriterSettings {
   readonly indexType: 'int' | 'long long';
   /** Whether a tensor is computed in the kernel, outside of memory. */
   readonly isComputed: (tensor: Tensor) => boolean;
+  /** Tensors that the kernel reads already. */
+  readonly inputs?: Tensor[];
 }
 
 /**
@@ -36,7 +38,7 @@ export interface RowWriterSettings {
  * those of the chunk's first, `k` the place in the chunk, `j` the number of the thread's chunk.
  */
 export class RowWriter implements Place {
-  readonly inputs: Tensor[] = [];
+  readonly inputs: Tensor[];
   readonly reads: Read[] = [];
   readonly rowLines: string[] = [];
   chunkLines: string[] = [];
@@ -57,6 +59,7 @@ export class RowWriter implements Place {
 
   constructor(settings: RowWriterSettings) {
     this.settings = settings;
+    this.inputs = settings.inputs ?? [];
     this.expression = this.newExpression();
   }
 

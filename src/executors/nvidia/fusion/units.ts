@@ -9,9 +9,9 @@ import { type Read, type RowSpace, RowWriter } from './row-writer.ts';
 export interface Unit {
   /**
    * `pointwise`: an expression for each element. `row`: a sum or maximum over the last axis. `column`: a sum over all
-   * axes but the last. `part`: an expression that is written into a part of a larger tensor.
+   * axes but the last. `total`: a sum over all. `part`: an expression that is written into a part of a larger tensor.
    */
-  readonly kind: 'pointwise' | 'row' | 'column' | 'part';
+  readonly kind: 'pointwise' | 'row' | 'column' | 'total' | 'part';
   /** What is computed for each element: the value itself, or what is summed. */
   readonly expression: Tensor;
   /** What it makes in memory: for a part, the larger tensor. */
@@ -85,9 +85,12 @@ function turnedLength(whole: Tensor, node: Node, context: FusionContext): number
 
 function sumUnit(node: NodeOf<'sum' | 'max'>, context: FusionContext): readonly Unit[] | undefined {
   const [x] = node.operands;
-  const { axes } = node.attributes;
+  const { axes, keepDims } = node.attributes;
   const length = at([1, ...x.shape], x.rank);
-  if (x.dtype !== 'f32' || length === 1 || length > longestRow) return undefined;
+  if (x.dtype !== 'f32') return undefined;
+  if (node.op === 'sum' && axes.length === x.rank && x.rank > 0 && !keepDims)
+    return [unitOf('total', x, resultOf(node as Node), context)];
+  if (length === 1 || length > longestRow) return undefined;
   const output = resultOf(node as Node);
   if (axes.length === 1 && axes[0] === x.rank - 1) return [unitOf('row', x, output, context)];
   const isColumn = node.op === 'sum' && axes.length === x.rank - 1 && !axes.includes(x.rank - 1);
