@@ -52,7 +52,8 @@ const libraries: readonly Node['op'][] = [
 const { graph, donate } = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
 report('plain', inlined, partition);
-report('fused', prepare(inlined), fusedPartition);
+const isNarrow = ({ op }: Node) => op === 'attention' || op === 'attentionGradient';
+report('fused, attention given bf16', prepare(inlined, isNarrow), fusedPartition);
 
 function report(name: string, given: typeof graph, cut: Partition): void {
   const start = performance.now();

@@ -3,7 +3,7 @@ import { makeGraph } from '../../tensor/graph.ts';
 import { bytesOf, fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
 import { inlineCalls } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type Shape, type TensorType } from '../../tensor/shape.ts';
-import type { Graph } from '../../tensor/tensor.ts';
+import type { Graph, Node } from '../../tensor/tensor.ts';
 import { verify } from '../../tensor/verify.ts';
 import {
   type CompileOptions,
@@ -32,8 +32,8 @@ export interface NvidiaSettings {
 
 /** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
 export interface KernelGenerator {
-  /** Rewrites a graph without calls before it is cut; default: not at all. */
-  readonly prepare?: (graph: Graph) => Graph;
+  /** Rewrites a graph without calls before it is cut, told what libraries compute in bf16; default: not at all. */
+  readonly prepare?: (graph: Graph, isNarrow: (node: Node) => boolean) => Graph;
   readonly partition: Partition;
   readonly prelude: string;
 }
@@ -63,7 +63,7 @@ export class NvidiaExecutor implements Executor {
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-    const prepared = this.generator.prepare?.(inlined) ?? inlined;
+    const prepared = this.generator.prepare?.(inlined, (node) => this.libraries.isNarrow(node)) ?? inlined;
     const stages = this.generator.partition(prepared, { takes: (node) => this.libraries.takes(node) });
     const program = planProgram(prepared, stages, donate, ({ node }) => this.libraries.lower(node));
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
