@@ -124,7 +124,9 @@ class Loop {
   #step: number;
   #position: number;
   #planned: { step: number; position: number };
+  /** What the newest line of metrics was about, and the milliseconds since then in which no batch was ready. */
   #lastLine: { step: number; time: number };
+  #waited = 0;
 
   constructor(run: TrainingRun, device: DeviceState, log: MetricsLog, begin: Checkpoint) {
     this.#run = run;
@@ -169,7 +171,9 @@ class Loop {
     this.#planAhead();
     const next = this.#coming.shift();
     if (next === undefined) throw new Error('no batch was planned');
+    const asked = performance.now();
     const batch = await next.batch;
+    this.#waited += performance.now() - asked;
     this.#planAhead();
     const started = await this.#device.start(next.plan.step, batch);
     this.#step = next.plan.step;
@@ -198,10 +202,15 @@ class Loop {
     this.#run.onStep?.(step);
     const { recipe } = this.#run;
     if (step % recipe.intervals.log !== 0 && step !== this.#until) return;
-    const stepsPerSecond = (1000 * (step - this.#lastLine.step)) / Math.max(1e-3, time - this.#lastLine.time);
+    const passed = Math.max(1e-3, time - this.#lastLine.time);
+    const speed = {
+      stepsPerSecond: (1000 * (step - this.#lastLine.step)) / passed,
+      waitedForData: Math.min(1, this.#waited / passed),
+    };
     this.#lastLine = { step, time };
+    this.#waited = 0;
     const rate = learningRate(scheduleOf(recipe), step);
-    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, stepsPerSecond });
+    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, ...speed });
   }
 
   /** The state is still that before the step: a step that is not finite changes nothing, nor do those after it. */
