@@ -17,6 +17,7 @@ import { MetricsLog } from './metrics.ts';
 import { learningRate } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
 import { writeReport } from './report.ts';
+import type { StartingWeights } from './starting-weights.ts';
 import { type HostState, initialTrainingState, type TrainingModel } from './step.ts';
 
 /** A training to be run. */
@@ -29,6 +30,8 @@ export interface TrainingRun {
   /** Folder of the run: `checkpoints/`, `metrics.jsonl`, `report.html`, `samples/`. Made if missing. */
   readonly folder: string;
   readonly identity: RunIdentity;
+  /** Weights to begin with. Default: drawn from the recipe's seed. */
+  readonly from?: StartingWeights | undefined;
   /** Go on from the newest checkpoint of the folder; without one, begin. Otherwise a folder with checkpoints is refused. */
   readonly resume: boolean;
   /** Stop when so many steps are done. Default: the recipe's. */
@@ -84,13 +87,23 @@ export async function train(run: TrainingRun): Promise<TrainingOutcome> {
 }
 
 /** The newest checkpoint, or the state before the first step. */
-async function beginning({ folder, resume, model, identity, recipe }: TrainingRun): Promise<Checkpoint> {
+async function beginning({
+  folder,
+  resume,
+  model,
+  identity,
+  recipe,
+  from,
+}: TrainingRun): Promise<Checkpoint> {
   const { checkpoints } = runPaths(folder);
   await mkdir(checkpoints, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
     throw new UserError(`${folder}: the folder cannot be made (${error.code}); choose another`);
   });
   const newest = await newestCheckpoint(checkpoints);
-  if (newest === undefined) return { state: initialTrainingState(model, recipe.seed), step: 0, position: 0 };
+  if (newest === undefined) {
+    const state = initialTrainingState(model, recipe.seed, from?.parameters);
+    return { state, step: 0, position: 0 };
+  }
   if (!resume) {
     throw new UserError(
       `${folder}: holds a training already (${newest}); add --resume, or choose another folder`,
