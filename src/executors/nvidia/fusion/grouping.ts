@@ -308,9 +308,7 @@ function placeOf({ tensor, offset }: Read): string {
 
 /** Whether an offset is written in names that mean the same in every kernel over the same rows. */
 function isFixed(offset: string): boolean {
-  return (offset.match(/[a-z_]\w*/g) ?? []).every(
-    (name) => /^(row|[icrwe]\d[\d_]*k?|c|i)$/.test(name) && !/^i\d/.test(name),
-  );
+  return (offset.match(/[a-z_]\w*/g) ?? []).every((name) => /^(row|c|i|[rwe]\d\w*)$/.test(name));
 }
 
 /** Whether a read of what another group makes can be served by a kernel that is at the same element or row. */
