@@ -45,9 +45,8 @@ export function staysInPlace(path: readonly PathPoint[]): boolean {
  */
 export function fitMotion(path: readonly PathPoint[], frames: number, seconds: number): MotionSeen {
   const inPlace = staysInPlace(path);
-  const missing = 1 - path.length / frames;
-  if (missing > blinkShare && (inPlace || missing > 2 * blinkShare)) return { kind: 'blink' };
   const growth = growthOf(path);
+  if (blinks(path, frames, seconds, growth, inPlace)) return { kind: 'blink' };
   const drift = rangeOf(path.map(({ x }) => x));
   if (drift < 2 * stays && growth > grown) return { kind: 'grow' };
   if (drift < 2 * stays && growth < shrunk) return { kind: 'shrink' };
@@ -63,6 +62,24 @@ export function fitMotion(path: readonly PathPoint[], frames: number, seconds: n
   let best: PathFit | undefined;
   for (const fit of fits) if (fit !== undefined && (best === undefined || fit.cost < best.cost)) best = fit;
   return best?.motion ?? { kind: 'still' };
+}
+
+/** Whether an object is missing in so many frames that it comes and goes, and not only while it is too small to be seen. */
+function blinks(
+  path: readonly PathPoint[],
+  frames: number,
+  seconds: number,
+  growth: number,
+  inPlace: boolean,
+): boolean {
+  const missing = frames - path.length;
+  if (missing < (inPlace ? 1 : 2) * blinkShare * frames) return false;
+  const perFrame = frames / seconds;
+  const before = Math.round((path[0]?.time ?? 0) * perFrame);
+  const after = frames - 1 - Math.round((path.at(-1)?.time ?? 0) * perFrame);
+  const becomesSeen = growth > grown && before >= missing - 1;
+  const fadesAway = growth < shrunk && after >= missing - 1;
+  return !becomesSeen && !fadesAway;
 }
 
 interface PathFit {

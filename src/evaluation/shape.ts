@@ -96,9 +96,11 @@ export function fitShape(
   const drawn = candidates
     .flatMap((candidate) => {
       const upright = bestLook(synthesizer, colour, stretches, candidate);
-      // What rolls or spins shows its stripes at any angle.
-      const mayRoll = isRound(candidate.shape) && upright.error > wellExplained * without;
-      return mayRoll ? [upright, rolled(synthesizer, colour, stretches, candidate)] : [upright];
+      // Silhouettes do not tell at which of several angles stripes are; what is round may roll.
+      const mayBeStriped =
+        (isRound(candidate.shape) || (candidate.turned && symmetries[candidate.shape] > 1)) &&
+        upright.error > wellExplained * without;
+      return mayBeStriped ? [upright, stripesAligned(synthesizer, colour, stretches, candidate)] : [upright];
     })
     .sort((a, b) => penalised(a) - penalised(b));
   const [first] = drawn;
@@ -218,8 +220,8 @@ function bestLook(
   return best;
 }
 
-/** Something round and striped, its stripes turned in each frame as they are seen. */
-function rolled(
+/** Something striped, in each frame at that of the angles which its silhouette allows where the stripes fit best. */
+function stripesAligned(
   synthesizer: Synthesizer,
   colour: Colour,
   stretches: readonly Stretch[],
@@ -227,14 +229,15 @@ function rolled(
 ): Drawn {
   const [blur = 0] = blurs;
   const { shape } = candidate;
+  const angles = Math.min(12, symmetries[shape]);
   const sides = [-1, 1].map((side): Drawn => {
     const look: Look = { finish: 'striped', side };
     const found = stretches.map((stretch, i) => {
       const start = candidate.poses[i];
       if (start === undefined) throw new RangeError('a frame without a pose');
       let best: { readonly pose: Pose; readonly error: number } | undefined;
-      for (let turn = 0; turn < anglesTried; turn += 2) {
-        const pose = { ...start, angle: (2 * Math.PI * turn) / anglesTried };
+      for (let turn = 0; turn < angles; turn++) {
+        const pose = { ...start, angle: start.angle + (2 * Math.PI * turn) / angles };
         const error = synthesizer.error(stretch, { shape, colour }, look, pose, blur);
         if (best === undefined || error < best.error) best = { pose, error };
       }
