@@ -20,7 +20,7 @@ import { kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor
 
 const config = {
   ...transformerPresets.micro,
-  patch: [1, 1, 1],
+  patch: [1, 1, 1] as const,
   channels: 8,
   width: 64,
   headSize: 32,
