@@ -104,13 +104,14 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
   },
   example: 'zoetrope evaluate --model micro --prompts 200 --size 64x64,96x64,64x112 --out evaluation.json',
   async run({ values, terminal }) {
+    const wanted = chosen('only', values.only ?? parts.join(), parts);
     const plan: Plan = {
       model: values.model,
       prompts: numberOption('prompts', values.prompts, { min: 1, max: 100_000, integer: true }),
       clips: numberOption('clips', values.clips, { min: 1, max: 100_000, integer: true }),
       shapes: shapesOption(values.size, values.frames, values.fps),
       seed: numberOption('seed', values.seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
-      parts: values.rendered ? ['prompts'] : chosen('only', values.only ?? parts.join(), parts),
+      parts: values.rendered ? ['prompts'] : wanted,
       rendered: values.rendered,
       cameras: chosen('camera', values.camera, cameraKinds),
       weathers: chosen('weather', values.weather, weathers),
