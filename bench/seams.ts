@@ -5,7 +5,6 @@
  *     npx node bench/seams.ts [MODEL=micro] [CLIPS=8] [STEPS=30]
  */
 import { loadModel } from '../src/app.ts';
-import { detailLevels } from '../src/data/worlds/caption.ts';
 import { renderWorld } from '../src/data/worlds/render.ts';
 import { makeWorld, worldKey } from '../src/data/worlds/world.ts';
 import { edit, planExtend, planJoin, planLoop } from '../src/pipeline/edit.ts';
@@ -16,6 +15,8 @@ import { frameAt, joinFrames, sliceFrames, type Video } from '../src/video/frame
 const [name = 'micro', clips = '8', steps = '30'] = process.argv.slice(2);
 await using model = await loadModel(name);
 const frames = 25;
+/** Frames that are made between the parts of a join. */
+const gap = 12;
 
 /** Mean absolute difference of two frames, in levels of 0 to 255. */
 function difference(a: Uint8Array, b: Uint8Array): number {
@@ -32,23 +33,21 @@ const kinds = ['image', 'forward', 'backward', 'join', 'loop'] as const;
 const ratios = new Map(kinds.map((kind) => [kind, [] as number[]]));
 
 for (let i = 0; i < Number(clips); i++) {
-  const world = (index: number) => {
-    const options = { split: 'held-out', choices: { cameras: ['still'], counts: [1, 2] } } as const;
-    const { scene, captions } = makeWorld(worldKey(2024, index), { seconds: frames / 12, ...options });
-    return {
-      video: renderWorld(scene, { width: 64, height: 64, rate: 12 }),
-      prompt: captions[detailLevels[1]],
-    };
-  };
-  const { video, prompt } = world(i);
-  const base = { prompt, seed: i, steps: Number(steps) };
+  const options = { split: 'held-out', choices: { cameras: ['still'], counts: [1, 2] } } as const;
+  const { scene, captions } = makeWorld(worldKey(2024, i), { seconds: (2 * frames + gap) / 12, ...options });
+  const world = renderWorld(scene, { width: 64, height: 64, rate: 12 });
+  const video = sliceFrames(world, 0, frames);
+  const base = { prompt: captions.medium, seed: i, steps: Number(steps) };
   const given = { ...base, video: givenVideo(video) };
-  const second = givenVideo(world(i + 1000).video);
+  // What is joined belongs together: a world whose middle is missing.
+  const second = givenVideo(sliceFrames(world, frames + gap));
   const results = {
     image: await whole(generate(model, { ...base, frames, image: sliceFrames(video, 0, 1) })),
     forward: await whole(edit(model, await planExtend(model, given))),
     backward: await whole(edit(model, await planExtend(model, { ...given, backward: true }))),
-    join: await whole(edit(model, await planJoin(model, { ...base, first: given.video, second }))),
+    join: await whole(
+      edit(model, await planJoin(model, { ...base, first: given.video, second, frames: gap })),
+    ),
     loop: await whole(edit(model, await planLoop(model, given))),
   };
   for (const kind of kinds) {
@@ -61,7 +60,7 @@ for (let i = 0; i < Number(clips); i++) {
       image: [0],
       forward: [frames - 1],
       backward: [last - frames],
-      join: [frames - 1, last - frames],
+      join: [frames - 1, frames + gap - 1],
       loop: [frames - 1, last],
     }[kind];
     const inside = (kind === 'loop' ? between : between.slice(0, last)).toSorted((a, b) => a - b);

@@ -1,7 +1,7 @@
 /**
  * `node bench/gpu/traffic.ts [autoencoder|transformer] [recipe] [rows]`: kernels of a training step and the bytes that
  * they read and write, for a kernel for each node and for fused kernels, without a GPU. Each kernel counts each tensor
- * once; libraries are counted, but not their bytes.
+ * once, of what slices are cut from the slices; libraries are counted, but not their bytes.
  */
 
 import type { LatentCache } from '../../src/data/latent-cache.ts';
@@ -11,6 +11,7 @@ import type { Partition } from '../../src/executors/nvidia/kernel.ts';
 import { partition } from '../../src/executors/nvidia/plain/partition.ts';
 import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
 import { transformerPresets } from '../../src/models/transformer/config.ts';
+import { bytesPerElement } from '../../src/tensor/dtype.ts';
 import { makeGraph } from '../../src/tensor/graph.ts';
 import { inlineCalls } from '../../src/tensor/rewrite.ts';
 import { formatType, type TensorType } from '../../src/tensor/shape.ts';
@@ -52,7 +53,8 @@ const libraries: readonly Node['op'][] = [
 const { graph, donate } = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
 report('plain', inlined, partition);
-report('fused', prepare(inlined), fusedPartition);
+const isNarrow = ({ op }: Node) => op === 'attention' || op === 'attentionGradient';
+report('fused, attention given bf16', prepare(inlined, isNarrow), fusedPartition);
 
 function report(name: string, given: typeof graph, cut: Partition): void {
   const start = performance.now();
@@ -70,7 +72,7 @@ function report(name: string, given: typeof graph, cut: Partition): void {
     if (stage.kind !== 'kernel') continue;
     kernels++;
     sources.add(stage.kernel.name);
-    const own = moved(stage.inputs, stage.outputs);
+    const own = moved(stage.kernel.source, stage.inputs, stage.outputs);
     bytes += own;
     const types = (list: readonly TensorType[]) => list.map(formatType).join(' ');
     const key = `${stage.kernel.name}: ${types(stage.inputs)} -> ${types(stage.outputs)}`;
@@ -88,9 +90,35 @@ function report(name: string, given: typeof graph, cut: Partition): void {
     );
 }
 
-/** Bytes of a kernel. */
-function moved(inputs: readonly TensorType[], outputs: readonly TensorType[]): number {
-  return [...inputs, ...outputs].reduce((sum, type) => sum + bytesOfType(type), 0);
+/**
+ * Bytes of a kernel: what it writes, and of each input all, or as many elements as the kernel walks over for each
+ * different place where it is read, if that is less: a slice is not all that it is cut from.
+ */
+function moved(source: string, inputs: readonly TensorType[], outputs: readonly TensorType[]): number {
+  const walked = elementsWalked(source);
+  const read = inputs.map((type, index) => {
+    const places = new Set(
+      source.split('\n').flatMap((line) => {
+        const [, place] = new RegExp(`\\bx${index}, (.*)\\);`).exec(line) ?? [];
+        return place === undefined ? [] : [place];
+      }),
+    );
+    const all = bytesOfType(type);
+    if (places.size === 0 || walked === undefined) return all;
+    return Math.min(all, places.size * walked * bytesPerElement(type.dtype));
+  });
+  return [...read, ...outputs.map(bytesOfType)].reduce((sum, bytes) => sum + bytes, 0);
+}
+
+/** Elements that a kernel's threads walk over, by its loops; undefined when they have another form. */
+function elementsWalked(source: string): number | undefined {
+  const number = (pattern: RegExp) => Number(pattern.exec(source)?.[1] ?? Number.NaN);
+  const forms = [
+    number(/if \(i0? >= (\d+)\) return/),
+    number(/first < (\d+); first/) * number(/i0 = row \* (\d+)/),
+    number(/column < (\d+)/) * number(/ r < (\d+)/),
+  ];
+  return forms.find((count) => !Number.isNaN(count));
 }
 
 function gigabytes(bytes: number): string {

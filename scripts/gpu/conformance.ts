@@ -1,7 +1,7 @@
 /**
  * `node scripts/gpu/conformance.ts [precision] [tolerance] [table ...]`: runs the conformance cases on the GPU of this
  * machine, without vitest, and compares with the reference executor. Prints every case that differs. Default: fp32,
- * 2e-6, all tables.
+ * 2e-6, all tables. With NARROW=1 in the environment attention is given bf16.
  */
 
 import type { Precision } from '../../src/executors/nvidia/library/library-call.ts';
@@ -13,7 +13,10 @@ import { nnCases } from '../../test/executors/nn-cases.ts';
 
 const [precision = 'fp32', tolerance = '2e-6', ...tables] = process.argv.slice(2);
 const reference = new ReferenceExecutor();
-await using executor = await openNvidiaExecutor({ precision: precision as Precision });
+await using executor = await openNvidiaExecutor({
+  precision: precision as Precision,
+  narrowAttention: process.env.NARROW === '1',
+});
 console.log(`${executor.name} on ${executor.device.name}, ${executor.device.architecture}`);
 let [passed, failed] = [0, 0];
 const start = performance.now();

@@ -16,6 +16,7 @@ export const generateCommand = defineCommand({
   description: `Make a video from a prompt, at any size and duration; --frames 1, or a .png, makes a still.
 
 --image gives the first frame. --video gives a video that is changed by the prompt, as much as --strength says.
+--expand rewrites by rules, or by the chat endpoint OPENAI_BASE_URL (with OPENAI_API_KEY) and its ZOETROPE_EXPAND_MODEL.
 The result appears under its name only when it is complete; a file that has the name is replaced.
 
 Exit code 0: the file is there. 1: the model, a file, the device or the place was at fault. 2: a value was.`,
@@ -29,7 +30,7 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     preview: { type: 'boolean', help: 'Make it small first, then refine that to full size' },
     expand: {
       type: 'boolean',
-      help: 'Rewrite the prompt in detail first: by rules, or by OPENAI_BASE_URL and ZOETROPE_EXPAND_MODEL',
+      help: 'Rewrite the prompt in detail first',
     },
     'preview-out': { type: 'string', value: 'FILE', help: 'Keep the small video too; implies --preview' },
   },

@@ -9,6 +9,7 @@ import {
 import { readAutoencoderRecipe, recipeDigest } from '../training/recipe.ts';
 import { formatPlan, planRun } from '../training/run-plan.ts';
 import { reconstructionSheet } from '../training/sample-sheet.ts';
+import { readStartingWeights } from '../training/starting-weights.ts';
 import { writeTrainedAutoencoder } from '../training/trained-models.ts';
 import { defineCommand } from './command.ts';
 import { trainOptions, trainSettings } from './train-options.ts';
@@ -33,6 +34,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
     terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions)));
     if (settings.planOnly) return 0;
     await using executor = await openExecutor(settings.device);
+    const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     const outcome = await runTraining(
       executor,
       settings,
@@ -40,7 +42,13 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
         model,
         recipe,
         planner,
-        identity: { kind: 'autoencoder', recipe: recipeDigest(recipe), data: '' },
+        identity: {
+          kind: 'autoencoder',
+          recipe: recipeDigest(recipe),
+          data: '',
+          from: from?.digest ?? '',
+        },
+        from,
         job: { kind: 'autoencoder', config, recipe },
         sample: reconstructionSheet(executor, config, recipe, settings.out),
       },
@@ -52,7 +60,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
     }
     const path = join(settings.out, 'autoencoder.safetensors');
     const command = `zoetrope train autoencoder --recipe ${settings.recipe} --device ${settings.device}`;
-    const origin = { recipe, file: settings.recipe, command, steps: outcome.step };
+    const origin = { recipe, file: settings.recipe, command, steps: outcome.step, from: from?.digest };
     await writeTrainedAutoencoder(path, executor, config, outcome.state, origin, settings.threads);
     terminal.stdout.write(`Wrote ${path}\n`);
     return 0;

@@ -7,6 +7,7 @@ export const trainOptions = {
   recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
   out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
   device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
+  from: { type: 'string', value: 'FILE', help: 'Begin with the weights of this model file' },
   resume: { type: 'boolean', help: 'Go on from the newest checkpoint in --out' },
   steps: { type: 'string', value: 'N', help: "Stop after step N (default: all of the recipe's)" },
   threads: {
@@ -23,6 +24,7 @@ export interface TrainValues {
   readonly recipe: string | undefined;
   readonly out: string | undefined;
   readonly device: string;
+  readonly from: string | undefined;
   readonly resume: boolean;
   readonly steps: string | undefined;
   readonly threads: string | undefined;
@@ -35,6 +37,7 @@ export interface TrainSettings {
   readonly recipe: string;
   readonly out: string;
   readonly device: DeviceName;
+  readonly from: string | undefined;
   readonly resume: boolean;
   readonly steps: number | undefined;
   readonly threads: number;
@@ -54,6 +57,7 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
     recipe,
     out,
     device: deviceOption(values.device),
+    from: values.from,
     resume: values.resume,
     steps:
       steps === undefined ? undefined : numberOption('steps', steps, { min: 1, max: 1e9, integer: true }),

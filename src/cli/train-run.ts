@@ -7,7 +7,10 @@ import { createProgress } from './progress.ts';
 import type { TrainSettings } from './train-options.ts';
 
 /** A training as a command prepares it: what the shared settings do not say. */
-export type PreparedRun = Pick<TrainingRun, 'model' | 'recipe' | 'planner' | 'identity' | 'sample'> & {
+export type PreparedRun = Pick<
+  TrainingRun,
+  'model' | 'recipe' | 'planner' | 'identity' | 'from' | 'sample'
+> & {
   readonly job: BatchJob;
 };
 

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { openExecutor } from '../app.ts';
 import { readTransformerRecipe, recipeDigest } from '../training/recipe.ts';
 import { formatPlan, planRun } from '../training/run-plan.ts';
+import { readStartingWeights } from '../training/starting-weights.ts';
 import { writeTrainedTransformer } from '../training/trained-models.ts';
 import { openTransformerData } from '../training/transformer-data.ts';
 import {
@@ -57,6 +58,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     const planner = transformerPlanner(config, recipe, data.cache);
     terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens)));
     if (settings.planOnly) return 0;
+    const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     const outcome = await runTraining(
       executor,
       settings,
@@ -64,7 +66,13 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
         model,
         recipe,
         planner,
-        identity: { kind: 'transformer', recipe: recipeDigest(recipe), data: data.cache.digest },
+        identity: {
+          kind: 'transformer',
+          recipe: recipeDigest(recipe),
+          data: data.cache.digest,
+          from: from?.digest ?? '',
+        },
+        from,
         job: { kind: 'transformer', config, recipe, cache: folder },
       },
       terminal,
@@ -75,7 +83,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     }
     const path = join(settings.out, 'transformer.safetensors');
     const command = `zoetrope train transformer --recipe ${settings.recipe} --device ${settings.device}`;
-    const origin = { recipe, file: settings.recipe, command, steps: outcome.step };
+    const origin = { recipe, file: settings.recipe, command, steps: outcome.step, from: from?.digest };
     await writeTrainedTransformer(path, config, outcome.state, origin, {
       device: executor.name,
       autoencoder: data.cache.header.autoencoder,

@@ -42,7 +42,7 @@ const manifestNames = ['manifest.jsonl', 'captions.jsonl'] as const;
  */
 export async function openDataset(path: string): Promise<Dataset> {
   const found = await stat(path).catch(() => undefined);
-  if (found === undefined) throw new UserError(`${path}: no such file or folder`);
+  if (found === undefined) throw new UserError(`${path}: no such file or folder; check the path`);
   if (!found.isDirectory() && !found.isFile()) {
     throw new UserError(`${path}: is neither a folder nor a file; give a folder of clips or a manifest`);
   }

@@ -160,7 +160,8 @@ export function pathMistake(path: string): string | undefined {
   if (path.startsWith('/') || /^[a-z]:/i.test(path)) {
     return `'${path}' is absolute; give it relative to the dataset's folder`;
   }
-  if (path.split('/').includes('..')) return `'${path}' leads out of the dataset's folder`;
+  if (path.split('/').includes('..'))
+    return `'${path}' leads out of the dataset's folder; put the file into it`;
   return undefined;
 }
 

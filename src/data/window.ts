@@ -45,7 +45,9 @@ export async function readRecipeWindow(path: string): Promise<WindowSpec> {
   try {
     recipe = JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
-    throw new UserError(`${path}: not JSON (${error instanceof Error ? firstLine(error.message) : error})`);
+    throw new UserError(
+      `${path}: not JSON (${error instanceof Error ? firstLine(error.message) : error}); give a file such as {"window": {"maxFrames": 33}}`,
+    );
   }
   if (!isObject(recipe) || !('window' in recipe)) {
     throw new UserError(`${path}: has no "window"; write {"window": {"maxFrames": 33, "rate": 16}}`);

@@ -23,6 +23,8 @@ export interface RunIdentity {
   readonly recipe: string;
   /** Digest of the data, such as of the latent cache; empty for worlds rendered as they are needed. */
   readonly data: string;
+  /** Digest of the model file whose weights it began with; empty for weights drawn from the recipe's seed. */
+  readonly from: string;
 }
 
 const pattern = /^step-(\d{8})\.safetensors$/;
@@ -46,6 +48,7 @@ export async function writeCheckpoint(
     ['kind', identity.kind],
     ['recipe', identity.recipe],
     ['data', identity.data],
+    ['from', identity.from],
     ['step', String(step)],
     ['position', String(position)],
   ]);
@@ -68,8 +71,8 @@ export async function newestCheckpoint(folder: string): Promise<string | undefin
  */
 export async function readCheckpoint(path: string, spec: object, identity: RunIdentity): Promise<Checkpoint> {
   await using file = await openSafetensors(path);
-  const differing = (['kind', 'recipe', 'data'] as const).find(
-    (name) => file.metadata.get(name) !== identity[name],
+  const differing = (['kind', 'recipe', 'data', 'from'] as const).find(
+    (name) => (file.metadata.get(name) ?? '') !== identity[name],
   );
   if (differing !== undefined) {
     throw new UserError(

@@ -17,6 +17,7 @@ import { MetricsLog } from './metrics.ts';
 import { learningRate } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
 import { writeReport } from './report.ts';
+import type { StartingWeights } from './starting-weights.ts';
 import { type HostState, initialTrainingState, type TrainingModel } from './step.ts';
 
 /** A training to be run. */
@@ -29,6 +30,8 @@ export interface TrainingRun {
   /** Folder of the run: `checkpoints/`, `metrics.jsonl`, `report.html`, `samples/`. Made if missing. */
   readonly folder: string;
   readonly identity: RunIdentity;
+  /** Weights to begin with. Default: drawn from the recipe's seed. */
+  readonly from?: StartingWeights | undefined;
   /** Go on from the newest checkpoint of the folder; without one, begin. Otherwise a folder with checkpoints is refused. */
   readonly resume: boolean;
   /** Stop when so many steps are done. Default: the recipe's. */
@@ -84,13 +87,23 @@ export async function train(run: TrainingRun): Promise<TrainingOutcome> {
 }
 
 /** The newest checkpoint, or the state before the first step. */
-async function beginning({ folder, resume, model, identity, recipe }: TrainingRun): Promise<Checkpoint> {
+async function beginning({
+  folder,
+  resume,
+  model,
+  identity,
+  recipe,
+  from,
+}: TrainingRun): Promise<Checkpoint> {
   const { checkpoints } = runPaths(folder);
   await mkdir(checkpoints, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
     throw new UserError(`${folder}: the folder cannot be made (${error.code}); choose another`);
   });
   const newest = await newestCheckpoint(checkpoints);
-  if (newest === undefined) return { state: initialTrainingState(model, recipe.seed), step: 0, position: 0 };
+  if (newest === undefined) {
+    const state = initialTrainingState(model, recipe.seed, from?.parameters);
+    return { state, step: 0, position: 0 };
+  }
   if (!resume) {
     throw new UserError(
       `${folder}: holds a training already (${newest}); add --resume, or choose another folder`,
@@ -124,7 +137,9 @@ class Loop {
   #step: number;
   #position: number;
   #planned: { step: number; position: number };
+  /** What the newest line of metrics was about, and the milliseconds since then in which no batch was ready. */
   #lastLine: { step: number; time: number };
+  #waited = 0;
 
   constructor(run: TrainingRun, device: DeviceState, log: MetricsLog, begin: Checkpoint) {
     this.#run = run;
@@ -169,7 +184,9 @@ class Loop {
     this.#planAhead();
     const next = this.#coming.shift();
     if (next === undefined) throw new Error('no batch was planned');
+    const asked = performance.now();
     const batch = await next.batch;
+    this.#waited += performance.now() - asked;
     this.#planAhead();
     const started = await this.#device.start(next.plan.step, batch);
     this.#step = next.plan.step;
@@ -198,10 +215,15 @@ class Loop {
     this.#run.onStep?.(step);
     const { recipe } = this.#run;
     if (step % recipe.intervals.log !== 0 && step !== this.#until) return;
-    const stepsPerSecond = (1000 * (step - this.#lastLine.step)) / Math.max(1e-3, time - this.#lastLine.time);
+    const passed = Math.max(1e-3, time - this.#lastLine.time);
+    const speed = {
+      stepsPerSecond: (1000 * (step - this.#lastLine.step)) / passed,
+      waitedForData: Math.min(1, this.#waited / passed),
+    };
     this.#lastLine = { step, time };
+    this.#waited = 0;
     const rate = learningRate(scheduleOf(recipe), step);
-    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, stepsPerSecond });
+    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, ...speed });
   }
 
   /** The state is still that before the step: a step that is not finite changes nothing, nor do those after it. */

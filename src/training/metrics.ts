@@ -6,7 +6,10 @@ export interface MetricsLine {
   /** Steps done, this one included. */
   readonly step: number;
   readonly loss: number;
-  /** Every further number by name: `gradientNorm`, `rate`, `stepsPerSecond`, the loss's terms, facts of the batch. */
+  /**
+   * Every further number by name: `gradientNorm`, `rate`, the loss's terms, facts of the batch, `stepsPerSecond`, and
+   * `waitedForData`, the share of the time in which no batch was ready: near 0 the device is what limits a training.
+   */
   readonly [name: string]: number;
 }
 

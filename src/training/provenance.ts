@@ -10,11 +10,13 @@ export interface Origin {
   /** The command line, without the program's own path. */
   readonly command: string;
   readonly steps: number;
+  /** Digest of the model file whose weights it began with. */
+  readonly from?: string | undefined;
 }
 
 /** The provenance of a model: recipe, its digest, commit, command, date, steps, device. */
 export async function provenanceOf(origin: Origin, device: string): Promise<Record<string, string>> {
-  const { recipe, file, command, steps } = origin;
+  const { recipe, file, command, steps, from } = origin;
   return {
     recipe: JSON.stringify(recipe),
     recipeFile: file,
@@ -25,6 +27,7 @@ export async function provenanceOf(origin: Origin, device: string): Promise<Reco
     steps: String(steps),
     data: `${recipe.data.kind}, ${recipe.data.split} split, seed ${recipe.data.seed}`,
     device,
+    ...(from !== undefined && { from }),
   };
 }
 

@@ -47,9 +47,13 @@ export interface TrainingState<Leaf> {
 /** A state on the host. */
 export type HostState = TrainingState<HostTensor>;
 
-/** The state before the first step, from the recipe's seed. */
-export function initialTrainingState({ spec }: Pick<TrainingModel, 'spec'>, seed: number): HostState {
-  const parameters = initialize(spec, fold(keyFromSeed(seed), 'parameters'));
+/** The state before the first step: weights from the recipe's seed, or those given. */
+export function initialTrainingState(
+  { spec }: Pick<TrainingModel, 'spec'>,
+  seed: number,
+  given?: object,
+): HostState {
+  const parameters = given ?? initialize(spec, fold(keyFromSeed(seed), 'parameters'));
   const alive = fromFloat32('f32', [], Float32Array.of(1));
   return { parameters, moments: adamState(parameters), average: parameters, alive };
 }

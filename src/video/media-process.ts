@@ -16,7 +16,7 @@ import { SlotFile } from './slot-file.ts';
 export interface ProcessLimits {
   /** Seconds that one call may take. */
   readonly seconds: number;
-  /** Bytes of resident memory. */
+  /** Bytes of resident memory: looked at ten times a second where the system has /proc, elsewhere after each call. */
   readonly memory: number;
 }
 
@@ -134,9 +134,10 @@ export class MediaProcess {
     const pending = this.#pending.shift();
     if (this.#pending.length === 0) this.#stopWatching();
     if (!pending) return;
-    const { error, answer } = header;
+    const { error, answer, resident } = header;
     if (!error) pending.resolve({ answer, payload });
     else pending.reject(error.user ? new UserError(error.message) : new Error(error.message));
+    this.#checkMemory(resident);
   }
 
   #fail(reason: string): void {
@@ -168,7 +169,10 @@ export class MediaProcess {
       this.kill(`takes more than ${this.#limits.seconds} s; leave it out or raise the time limit`);
       return;
     }
-    const resident = await residentBytes(this.#child.pid);
+    this.#checkMemory(await residentBytes(this.#child.pid));
+  }
+
+  #checkMemory(resident: number): void {
     if (resident > this.#limits.memory) {
       this.kill(
         `needs more than ${Math.round(this.#limits.memory / 2 ** 20)} MB of memory; raise the memory limit`,
@@ -186,7 +190,10 @@ function named(name: string, error: Error): Error {
   return new UserError(`${name}: cannot be processed (${error.message})`);
 }
 
-/** Resident memory of a process in bytes; 0 where the system has no /proc (the limit on pixels still holds there). */
+/**
+ * Resident memory of a process in bytes; 0 where the system has no /proc. There, on macOS and Windows, what the child says
+ * with each answer has to do: a call ends after a piece of frames or two seconds, and pixels are limited.
+ */
 async function residentBytes(pid: number | undefined): Promise<number> {
   try {
     const [, pages] = (await readFile(`/proc/${pid}/statm`, 'utf8')).split(' ');

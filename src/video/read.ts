@@ -24,8 +24,8 @@ export interface VideoStream extends AsyncIterable<Video>, AsyncDisposable {
   readonly report: ReadReport;
 }
 
-/** Bytes of pixels in one piece of a stream. */
-const pieceBytes = 16 * 2 ** 20;
+/** Bytes of pixels in one piece of a stream: so few that they are still in the cache of the processor when they are read. */
+const pieceBytes = 4 * 2 ** 20;
 
 const defaultLimits: Required<ReadLimits> = {
   seconds: 30,
@@ -87,7 +87,7 @@ export class MediaReader implements AsyncDisposable {
   }
 
   /**
-   * Reads frames piece by piece: at most about 16 MB of pixels (but at least one frame) in a piece and two pieces in
+   * Reads frames piece by piece: at most about 4 MB of pixels (but at least one frame) in a piece and two pieces in
    * flight, whatever the length of the file.
    *
    * @throws UserError one line naming the file, at once or while iterating.

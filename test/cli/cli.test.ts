@@ -113,7 +113,7 @@ describe('the program', () => {
     expect(await run('dataset', 'check', '/no/such/folder')).toEqual({
       code: 1,
       stdout: '',
-      stderr: 'zoetrope: /no/such/folder: no such file or folder\n',
+      stderr: 'zoetrope: /no/such/folder: no such file or folder; check the path\n',
     });
   });
 });

@@ -169,7 +169,9 @@ describe('what may be a trap', () => {
 
   test('no dataset at all', async () => {
     await make({ 'a.mp4': '' });
-    await expect(openDataset(join(root, 'none'))).rejects.toThrow(/none: no such file or folder$/);
+    await expect(openDataset(join(root, 'none'))).rejects.toThrow(
+      /none: no such file or folder; check the path$/,
+    );
     await expect(openDataset(join(root, 'a.mp4'))).rejects.toThrow(/is not a manifest/);
     await expect(openDataset('/dev/null')).rejects.toThrow(/neither a folder nor a file/);
   });

@@ -194,7 +194,7 @@ describe('the page', () => {
     expect(page.split('<article ').length - 1).toBe(report.clips.length);
     const decodable = report.clips.filter(({ media }) => media.frames > 0).length;
     const cards = page.slice(page.indexOf('class="cards"'));
-    expect(cards.split('data:image/webp;base64,').length - 1).toBe(decodable);
+    expect(cards.split('data:image/jpeg;base64,').length - 1).toBe(decodable);
     expect(page).not.toMatch(/(src|href)="(?!data:)/);
     expect(page).toContain("default-src 'none'");
   });
@@ -214,6 +214,15 @@ describe('the page', () => {
     expect(page.split('<script>').length - 1).toBe(1);
     expect(page.split('&quot;&gt;&lt;script&gt;').length - 1).toBeGreaterThan(7);
   });
+});
+
+test('a dataset without clips is an error, not a row of zeros', async () => {
+  const empty = await mkdtemp(join(tmpdir(), 'zoetrope-empty-'));
+  const { problems } = (await check(empty)).report;
+  expect(problems).toEqual([
+    { at: empty, message: expect.stringMatching(/^holds no clips; give a folder/), severity: 'error' },
+  ]);
+  await rm(empty, { recursive: true });
 });
 
 const shared = resolve(import.meta.dirname, '../../../shared/data');

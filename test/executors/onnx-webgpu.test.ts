@@ -1,28 +1,11 @@
-import { existsSync } from 'node:fs';
 import { describe, it } from 'vitest';
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
-import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { describeConformance } from './conformance.ts';
 import { nnCases } from './nn-cases.ts';
-
-// Chromium's software Vulkan, unless the machine names a driver of its own.
-const softwareVulkan = '/usr/lib/chromium/vk_swiftshader_icd.json';
-if (process.env.VK_ICD_FILENAMES === undefined && existsSync(softwareVulkan))
-  process.env.VK_ICD_FILENAMES = softwareVulkan;
+import { noWebGpu } from './webgpu.ts';
 
 const open = () => openOnnxExecutor({ device: 'webgpu', strict: true });
-
-/** Why WebGPU cannot be used here; undefined when it can. */
-async function missing(): Promise<string | undefined> {
-  await using executor = open();
-  try {
-    await executor.compile(trace('probe', (x) => x.exp(), { shape: [1], dtype: 'f32' as const }).graph);
-    return undefined;
-  } catch (error) {
-    return error instanceof Error ? error.message : String(error);
-  }
-}
 
 const noTrigonometry = 'the webgpu provider has no Sin and Cos; our models take angles from the host';
 const noHalf =
@@ -43,7 +26,7 @@ const skips = {
   'broadcast/bool': noBoolean,
 };
 
-const reason = await missing();
+const reason = await noWebGpu();
 if (reason === undefined) {
   // SwiftShader's exp, tanh and division are good to a few units in the fifth digit.
   describeConformance('onnx webgpu', open, { ...cases, ...nnCases }, { tolerance: 2e-6, skips });

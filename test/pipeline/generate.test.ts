@@ -10,6 +10,7 @@ import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount } from '../../src/tensor/shape.ts';
 import { mapTree } from '../../src/tensor/tree.ts';
 import { frameAt, joinFrames, sliceFrames, type Video } from '../../src/video/frames.ts';
+import { noWebGpu } from '../executors/webgpu.ts';
 import { collect, pattern, tinyModel, tinyWeights } from './tiny-model.ts';
 
 const model = tinyModel(openOnnxExecutor());
@@ -25,6 +26,13 @@ const usual = {
 const made = async (request: Partial<GenerateRequest> = {}): Promise<Video> =>
   joinFrames(await collect(generate(model, { ...usual, ...request })));
 const isSame = (a: Video, b: Video) => a.data.every((byte, i) => byte === b.data[i]);
+
+async function expectAlike(other: VideoModel, request: Partial<GenerateRequest>): Promise<void> {
+  const a = await made(request);
+  const b = joinFrames(await collect(generate(other, { ...usual, ...request })));
+  const error = a.data.reduce((sum, byte, i) => sum + (byte - b.data[i]!) ** 2, 0) / a.data.length;
+  expect(10 * Math.log10(255 ** 2 / Math.max(error, 1e-9))).toBeGreaterThan(40);
+}
 
 /** The tiny transformer with one weight that is no number. */
 function ruined(): typeof tinyWeights.transformer.parameters {
@@ -58,12 +66,14 @@ describe('generate', () => {
 
   it('gives the same video on another device, to 40 dB at least', async () => {
     await using other = tinyModel(new ReferenceExecutor());
-    const [a, b] = [
-      await made({ frames: 5 }),
-      joinFrames(await collect(generate(other, { ...usual, frames: 5 }))),
-    ];
-    const error = a.data.reduce((sum, byte, i) => sum + (byte - b.data[i]!) ** 2, 0) / a.data.length;
-    expect(10 * Math.log10(255 ** 2 / Math.max(error, 1e-9))).toBeGreaterThan(40);
+    await expectAlike(other, { frames: 5 });
+  });
+
+  it('gives the same picture on WebGPU, to 40 dB at least (skips where there is none)', async (context) => {
+    const reason = await noWebGpu();
+    if (reason !== undefined) return context.skip(`no WebGPU here: ${reason}`);
+    await using other = tinyModel(openOnnxExecutor({ device: 'webgpu' }));
+    await expectAlike(other, { frames: 1, steps: 2 });
   });
 
   it('says when the model gives no numbers', async () => {

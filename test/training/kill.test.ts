@@ -53,7 +53,9 @@ async function trainIn(out: string, killAfter?: number): Promise<number | null> 
 }
 
 const curve = async (out: string) =>
-  (await readMetrics(runPaths(out).metrics)).map(({ stepsPerSecond: _time, ...line }) => line);
+  (await readMetrics(runPaths(out).metrics)).map(
+    ({ stepsPerSecond: _speed, waitedForData: _wait, ...line }) => line,
+  );
 
 it('killed at random moments and resumed, the curve is identical and no file is half written', async () => {
   const whole = join(folder, 'whole');

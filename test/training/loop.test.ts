@@ -4,12 +4,14 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
 import { openExecutor } from '../../src/app.ts';
 import type { Executor } from '../../src/executors/executor.ts';
+import { writeModel } from '../../src/storage/model-file.ts';
 import { type HostTensor, toFloat32 } from '../../src/tensor/host-tensor.ts';
 import { leaves } from '../../src/tensor/tree.ts';
 import { newestCheckpoint, readCheckpoint } from '../../src/training/checkpoint.ts';
 import { DeviceState } from '../../src/training/device-state.ts';
 import { runPaths, train } from '../../src/training/loop.ts';
 import { readMetrics } from '../../src/training/metrics.ts';
+import { readStartingWeights } from '../../src/training/starting-weights.ts';
 import { averageShare, initialTrainingState } from '../../src/training/step.ts';
 import { tinyMaker, tinyModel, tinyRecipe, tinyRun } from './tiny.ts';
 
@@ -52,10 +54,30 @@ it('goes on where it stopped, with the same curve and the same end', async () =>
 it('refuses a folder that holds another training, and to begin over one', async () => {
   const folder = join(root, 'whole');
   await expect(train(tinyRun(executor, folder))).rejects.toThrow('holds a training already');
-  const other = { kind: 'transformer', recipe: 'other', data: '' };
+  const other = { kind: 'transformer', recipe: 'other', data: '', from: '' };
   await expect(train({ ...tinyRun(executor, folder), resume: true, identity: other })).rejects.toThrow(
     'was made with another recipe (tiny, now other)',
   );
+});
+
+it('begins with the weights of a model file, and resumes with those alone', async () => {
+  const { state } = await train(tinyRun(executor, join(root, 'earlier')));
+  const path = join(root, 'earlier.safetensors');
+  await writeModel(path, { kind: 'transformer', config: {}, parameters: state.average });
+  const from = await readStartingWeights(path, tinyModel);
+  expect(values(from.parameters)).toEqual(values(state.average));
+
+  const folder = join(root, 'later');
+  const own = tinyRun(executor, folder);
+  const run = { ...own, from, identity: { ...own.identity, from: from.digest }, until: 2 };
+  await train(run);
+  const [first, fresh] = [(await losses(folder))[0]!, (await losses(join(root, 'earlier')))[0]!];
+  expect(first[1]).not.toBe(fresh[1]);
+  const begin = initialTrainingState(tinyModel, tinyRecipe.seed, from.parameters);
+  using device = await DeviceState.open(executor, tinyModel, tinyRecipe, own.planner.variants, begin);
+  const batch = await tinyMaker()(own.planner.plan(1, 0).plan);
+  expect((await (await device.start(1, batch)).read()).loss).toBe(first[1]);
+  await expect(train({ ...own, resume: true })).rejects.toThrow('was made with another from');
 });
 
 it('stopped by a signal it finishes the step and writes a checkpoint', async () => {

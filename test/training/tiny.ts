@@ -77,7 +77,7 @@ export function tinyRun(executor: Executor, folder: string, options: TinyOptions
     planner,
     pool: { make: tinyMaker(options), ahead: 3, [Symbol.asyncDispose]: () => Promise.resolve() },
     folder,
-    identity: { kind: 'transformer', recipe: 'tiny', data: '' },
+    identity: { kind: 'transformer', recipe: 'tiny', data: '', from: '' },
     resume: false,
   };
 }

@@ -141,6 +141,19 @@ describe.skipIf(noChromium)(`in Chromium (${noChromium ?? 'headless'})`, () => {
     }
   });
 
+  test.each([
+    ['mp4', [62, 48]],
+    ['webm', [61, 47]],
+  ])('%s of odd size and variable rate plays to the end, every frame of it', async (format, size) => {
+    const timestamps = Float64Array.from([0, 0.04, 0.2, 0.22, 0.6, 0.65, 1.1]);
+    const uneven: Video = { ...balls(61, 47, 7), timestamps, rate: 5 };
+    await writeVideo(uneven, folder.file(`uneven.${format}`), { oddSize: 'pad' });
+    const played = await play(`uneven.${format}`);
+    expect(played).toMatchObject({ ended: true, frames: 7, size });
+    // The last frame stays for one of the average rate.
+    expect(Math.abs(played.duration - 1.3)).toBeLessThan(0.002);
+  });
+
   test.each(['mp4', 'webm'])('%s shows a colour chart within 2 levels', async (format) => {
     await writeVideo(chartVideo(12), folder.file(`chart.${format}`));
     const { colours } = await play(`chart.${format}`);

@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { i420Bytes, i420ToRgb, rgbToI420, rgbToNearestI420 } from '../../src/video/color.ts';
+import { seeded } from '../fuzz/mutate.ts';
 
 const flat = (colour: readonly number[], width: number, height: number): Uint8Array =>
   Uint8Array.from({ length: width * height * 3 }, (_, i) => colour[i % 3]!);
@@ -86,6 +87,45 @@ describe('the nearest I420', () => {
     const plain = squaredError(i420ToRgb(rgbToI420(edges, 31, 21), 31, 21));
     const nearest = squaredError(i420ToRgb(rgbToNearestI420(edges, 31, 21), 31, 21));
     expect(nearest).toBeLessThan(0.8 * plain);
+  });
+
+  // The squared distance of every pixel's own chroma from what is shown, in levels of one plane, by the definition alone.
+  const distance = (rgb: Uint8Array, yuv: Uint8Array, width: number, height: number): number => {
+    const half = Math.ceil(width / 2);
+    const rows = Math.ceil(height / 2);
+    const at = (x: number, y: number): number =>
+      yuv[width * height + Math.max(0, Math.min(rows - 1, y)) * half + Math.min(half - 1, x)]!;
+    let sum = 0;
+    for (let y = 0; y < height; y++) {
+      for (let x = 0; x < width; x++) {
+        const [r, g, b] = [0, 1, 2].map((c) => rgb[(y * width + x) * 3 + c]!) as [number, number, number];
+        const own = 128 + ((b - (0.2126 * r + 0.7152 * g + 0.0722 * b)) / 1.8556) * (224 / 255);
+        const row = (line: number): number => (at(x >> 1, line) + at((x + 1) >> 1, line)) / 2;
+        const near = y >> 1;
+        sum += (own - (0.75 * row(near) + 0.25 * row(near + (y % 2 === 0 ? -1 : 1)))) ** 2;
+      }
+    }
+    return sum;
+  };
+
+  test.each([
+    [1, 1],
+    [2, 5],
+    [7, 4],
+    [12, 10],
+  ])('%i x %i: no other chroma is nearer to that of the pixels', (width, height) => {
+    const next = seeded(width);
+    const rgb = Uint8Array.from({ length: width * height * 3 }, () => 60 + (next() % 130));
+    const yuv = rgbToNearestI420(rgb, width, height);
+    const least = distance(rgb, yuv, width, height);
+    for (let i = 0; i < Math.ceil(width / 2) * Math.ceil(height / 2); i++) {
+      // Rounding each sample by half a level can make a step of 2 an improvement, never one of 3.
+      for (const step of [-3, 3]) {
+        const other = Uint8Array.from(yuv);
+        other[width * height + i]! += step;
+        expect(distance(rgb, other, width, height)).toBeGreaterThan(least);
+      }
+    }
   });
 
   test('gives flat colours back within 2 levels', () => {

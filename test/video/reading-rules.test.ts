@@ -182,7 +182,7 @@ test('covering never leaves a gap and keeps the aspect ratio within a pixel', ()
 test('messages survive any cutting of the pipe', () => {
   const next = seeded(11);
   const sent = Array.from({ length: 40 }, (_, i) => ({
-    header: { answer: { i, text: 'é'.repeat(next() % 50) } },
+    header: { resident: i, answer: { i, text: 'é'.repeat(next() % 50) } },
     payload: Uint8Array.from({ length: i % 3 === 0 ? 0 : next() % 5000 }, () => next()),
   }));
   const bytes = Buffer.concat(sent.flatMap((m) => [encodeHead(m.header, m.payload.length), m.payload]));

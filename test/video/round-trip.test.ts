@@ -1,8 +1,11 @@
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterAll, describe, expect, test } from 'vitest';
+import { renderWorld } from '../../src/data/worlds/render.ts';
+import { makeWorld, worldKey } from '../../src/data/worlds/world.ts';
 import { sliceFrames, type Video, videoFrom } from '../../src/video/frames.ts';
 import { MediaReader } from '../../src/video/read.ts';
-import { writeVideo } from '../../src/video/write.ts';
+import { MediaWriter, writeVideo } from '../../src/video/write.ts';
 import {
   balls,
   hasProgram,
@@ -70,6 +73,20 @@ describe('what is written is read back', () => {
     expect(largestTimeError(uneven, video)).toBeLessThanOrEqual(0.00051);
   });
 
+  test.each([
+    ['a long frame late', [0, 0.04, 0.2, 0.22, 0.6, 0.65, 1.1], 1.3],
+    ['long frames early', [0, 1, 2, 2.1, 2.2, 2.3, 2.4], 2.6],
+    ['a long frame in the middle', [0, 0.1, 0.2, 3, 3.1, 3.2, 3.3], 3.5],
+  ])('an mp4 is as long as it shows: %s', async (_, times, seconds) => {
+    const timestamps = Float64Array.from(times);
+    const path = folder.file('length.mp4');
+    const uneven: Video = { ...sliceFrames(clip, 0, 7), timestamps, rate: 5 };
+    await writeVideo(uneven, path);
+    const { video, info } = await reader.read(path);
+    expect(largestTimeError(uneven, video)).toBeLessThan(1e-9);
+    expect(info.duration).toBeCloseTo(seconds, 3);
+  });
+
   test('pieces give the same file as the whole', async () => {
     const pieces = async function* (): AsyncGenerator<Video> {
       for (let at = 0; at < clip.frames; at += 10) yield sliceFrames(clip, at, at + 10);
@@ -81,6 +98,20 @@ describe('what is written is read back', () => {
       await reader.read(folder.file('pieces.mp4')),
     ];
     expect(joined.video).toEqual(whole.video);
+  });
+
+  test.each(['mp4', 'webm', 'gif', 'webp'])('the same frames give the same %s', async (format) => {
+    // The size and the content at which x264 with macroblock trees gave four different files of four.
+    const { scene } = makeWorld(worldKey(0, 2), { seconds: 2 });
+    const world = renderWorld(scene, { width: 320, height: 180, rate: 16 });
+    await using writer = new MediaWriter();
+    const files = new Set<string>();
+    for (let i = 0; i < 4; i++) {
+      const path = folder.file(`same.${format}`);
+      await writer.write(world, path);
+      files.add(readFileSync(path).toString('base64'));
+    }
+    expect(files.size).toBe(1);
   });
 
   test('NTSC rates are kept exactly', async () => {
@@ -154,7 +185,6 @@ test.skipIf(!hasProgram('ffprobe'))(
   'mp4 is tagged BT.709 limited with its index in front (skips without ffprobe)',
   async () => {
     const { execFileSync } = await import('node:child_process');
-    const { readFileSync } = await import('node:fs');
     const path = folder.file('tagged.mp4');
     await writeVideo(sliceFrames(clip, 0, 2), path);
     const fields = 'stream=codec_name,pix_fmt,color_range,color_space,color_transfer,color_primaries';

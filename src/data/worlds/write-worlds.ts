@@ -1,9 +1,9 @@
 import { mkdir, open, readdir, readFile, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
+import { attemptWrite, writeAtomically, writeFileAtomic } from '../../atomic-file.ts';
 import { UserError } from '../../errors.ts';
 import { type Video, videoFrom } from '../../video/frames.ts';
-import { writeVideo } from '../../video/write.ts';
+import { MediaWriter } from '../../video/write.ts';
 import { formatManifestLine } from '../manifest.ts';
 import { groundTruth } from './ground-truth.ts';
 import { frameCount, WorldRenderer } from './render.ts';
@@ -71,13 +71,14 @@ export async function writeWorlds(
   let written = 0;
   let kept = 0;
   const done = new Map<number, World>();
+  await using writer = new MediaWriter({ processes: concurrency });
   const work = async () => {
     while (next < plan.count && signal?.aborted !== true) {
       const index = next++;
       const world = worldOf(plan, index);
       if (await exists(join(folder, clipName(index)))) kept++;
       else {
-        await writeVideo(pieces(world.scene, plan), join(folder, clipName(index)), { quality });
+        await writer.write(pieces(world.scene, plan), join(folder, clipName(index)), { quality });
         written++;
       }
       done.set(index, world);
@@ -104,10 +105,11 @@ async function writeLines(
   worlds: readonly (readonly [index: number, world: World])[],
   line: (index: number, world: World) => string,
 ): Promise<void> {
-  await writeAtomically(path, async (temporary) => {
+  const write = async (temporary: string) => {
     await using file = await open(temporary, 'wx');
     for (const [index, world] of worlds) await file.write(`${line(index, world)}\n`);
-  });
+  };
+  await writeAtomically(path, (temporary) => attemptWrite(path, () => write(temporary)));
 }
 
 /** A scene's frames, some at a time, so that a long clip needs no more memory than a short one. */

@@ -3,7 +3,7 @@ import { makeGraph } from '../../tensor/graph.ts';
 import { bytesOf, fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
 import { inlineCalls } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type Shape, type TensorType } from '../../tensor/shape.ts';
-import type { Graph } from '../../tensor/tensor.ts';
+import type { Graph, Node } from '../../tensor/tensor.ts';
 import { verify } from '../../tensor/verify.ts';
 import {
   type CompileOptions,
@@ -28,12 +28,17 @@ export interface NvidiaSettings {
   readonly device?: number;
   /** How products are computed; see {@link Precision}. Default `tf32`. */
   readonly precision?: Precision;
+  /**
+   * Whether the kernels before attention write bf16 for it and those after it read bf16, so that nothing is converted in
+   * between. Tested on the CPU's stand-in but not yet on a GPU, hence default false.
+   */
+  readonly narrowAttention?: boolean;
 }
 
 /** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
 export interface KernelGenerator {
-  /** Rewrites a graph without calls before it is cut; default: not at all. */
-  readonly prepare?: (graph: Graph) => Graph;
+  /** Rewrites a graph without calls before it is cut, told what libraries compute in bf16; default: not at all. */
+  readonly prepare?: (graph: Graph, isNarrow: (node: Node) => boolean) => Graph;
   readonly partition: Partition;
   readonly prelude: string;
 }
@@ -46,13 +51,18 @@ export class NvidiaExecutor implements Executor {
   readonly name: string;
   readonly device: Device;
   private readonly generator: KernelGenerator;
+  private readonly narrowAttention: boolean;
   private readonly kernels: KernelCache;
   private readonly libraries: Libraries;
   private readonly arena: Arena;
 
   /** @throws Error naming what is missing: a driver, a GPU, a library. */
-  constructor(generator: KernelGenerator, { device = 0, precision = 'tf32' }: NvidiaSettings = {}) {
+  constructor(
+    generator: KernelGenerator,
+    { device = 0, precision = 'tf32', narrowAttention = false }: NvidiaSettings = {},
+  ) {
     this.generator = generator;
+    this.narrowAttention = narrowAttention;
     this.device = new Device(device);
     this.name = `nvidia ${precision}`;
     this.kernels = new KernelCache(this.device, generator.prelude);
@@ -63,7 +73,8 @@ export class NvidiaExecutor implements Executor {
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-    const prepared = this.generator.prepare?.(inlined) ?? inlined;
+    const isNarrow = (node: Node) => this.narrowAttention && this.libraries.isNarrow(node);
+    const prepared = this.generator.prepare?.(inlined, isNarrow) ?? inlined;
     const stages = this.generator.partition(prepared, { takes: (node) => this.libraries.takes(node) });
     const program = planProgram(prepared, stages, donate, ({ node }) => this.libraries.lower(node));
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));

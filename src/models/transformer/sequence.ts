@@ -1,8 +1,15 @@
-import { rotaryAngles } from '../../nn/rotary-positions.ts';
 import { fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
-import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
+import { at, elementCount, GraphError, type TensorType } from '../../tensor/shape.ts';
 import { bytesPerToken } from '../text/caption-bytes.ts';
 import type { TimeHeightWidth, TransformerConfig } from './config.ts';
+import {
+  byteTurns,
+  placeFeatures,
+  placesOf,
+  type TokenTurns,
+  textTurns,
+  videoTurns,
+} from './token-places.ts';
 
 /** Static sizes of packed sequences: one compiled graph serves every packing that fits. */
 export interface SequenceBudget {
@@ -50,12 +57,6 @@ export interface Sequence<Leaf> {
   readonly members: Leaf;
 }
 
-/** Waves over a frame's height, and over its width, that say where in the frame a token is. */
-const placeWaves = 4;
-
-/** Numbers that say where in its frame a token is: sine and cosine of each wave, for height and width. */
-export const placeFeatures = 4 * placeWaves;
-
 /** Types of a sequence's tensors, for tracing. */
 export function sequenceTypes(config: TransformerConfig, budget: SequenceBudget): Sequence<TensorType> {
   const { rows, textTokens, videoTokens, segments } = budget;
@@ -84,15 +85,6 @@ export function videoTokensOf([time, height, width]: TimeHeightWidth): number {
 }
 
 /**
- * Channel pairs of a head for [t, h, w]: a quarter for time, the rest shared by height and width.
- * @param headSize even, at least 16.
- */
-export function rotaryPairs(headSize: number): TimeHeightWidth {
-  const space = Math.floor((3 * headSize) / 16);
-  return [headSize / 2 - 2 * space, space, space];
-}
-
-/**
  * Lays out rows of samples: the tensors that a compiled transformer takes.
  *
  * Video tokens turn by their patch's [t, h, w], text tokens by [-1 - n, 0, 0] for the n-th token of a caption: text lies
@@ -108,29 +100,25 @@ export function layoutSequence(
 ): Sequence<HostTensor> {
   if (rows.length > budget.rows)
     throw new GraphError(`sequence: ${rows.length} rows of samples, the budget has ${budget.rows}`);
-  const laid = Array.from({ length: budget.rows }, (_, row) => layoutRow(budget, row, rows[row] ?? []));
+  const laid = Array.from({ length: budget.rows }, (_, row) =>
+    layoutRow(config, budget, row, rows[row] ?? []),
+  );
   const types = sequenceTypes(config, budget);
   const integers = (name: keyof Sequence<unknown>, pick: (row: Row) => Iterable<number>) =>
     hostTensor('i32', types[name].shape, Int32Array.from(laid.flatMap((row) => [...pick(row)])));
-  const angles = rotaryAngles(
-    laid.flatMap(({ positions }) => positions),
-    rotaryPairs(config.headSize),
-  );
-  const byteAngles = rotaryAngles(
-    laid.flatMap(({ bytePositions }) => bytePositions.map((position) => [position])),
-    [config.text.headSize / 2],
-  );
+  const floats = (name: keyof Sequence<unknown>, pick: (row: Row) => Pieces) =>
+    fromFloat32('f32', types[name].shape, joined(types[name], laid.map(pick)));
   return {
     bytes: integers('bytes', ({ bytes }) => bytes),
     byteSegments: integers('byteSegments', ({ byteSegments }) => byteSegments),
-    byteCos: reshaped(byteAngles.cos, types.byteCos),
-    byteSin: reshaped(byteAngles.sin, types.byteSin),
+    byteCos: floats('byteCos', ({ byteTurns }) => byteTurns.map(({ cos }) => cos)),
+    byteSin: floats('byteSin', ({ byteTurns }) => byteTurns.map(({ sin }) => sin)),
     order: integers('order', ({ order }) => order),
     videoOrder: integers('videoOrder', ({ videoOrder }) => videoOrder),
     segments: integers('segments', ({ segments }) => segments),
-    cos: reshaped(angles.cos, types.cos),
-    sin: reshaped(angles.sin, types.sin),
-    places: fromFloat32('f32', types.places.shape, joined(laid.flatMap(({ places }) => places))),
+    cos: floats('cos', ({ turns }) => turns.map(({ cos }) => cos)),
+    sin: floats('sin', ({ turns }) => turns.map(({ sin }) => sin)),
+    places: floats('places', ({ places }) => places),
     ...membership(budget, laid, types),
   };
 }
@@ -157,28 +145,36 @@ function membership(
   return { textMeans, members };
 }
 
+/** Values that lie one after the other. */
+type Pieces = readonly Float32Array[];
+
 interface Row {
   readonly bytes: number[];
-  readonly bytePositions: number[];
+  readonly byteTurns: TokenTurns[];
   readonly byteSegments: number[];
   readonly order: number[];
   readonly videoOrder: number[];
   readonly segments: number[];
-  readonly positions: (readonly number[])[];
-  readonly places: (readonly number[])[];
+  readonly turns: TokenTurns[];
+  readonly places: Float32Array[];
 }
 
-function layoutRow(budget: SequenceBudget, row: number, samples: readonly SequenceSample[]): Row {
+function layoutRow(
+  config: TransformerConfig,
+  budget: SequenceBudget,
+  row: number,
+  samples: readonly SequenceSample[],
+): Row {
   const { rows, textTokens, videoTokens, segments } = budget;
   checkRow(budget, row, samples);
   const out: Row = {
     bytes: [],
-    bytePositions: [],
+    byteTurns: [],
     byteSegments: [0],
     order: [],
     videoOrder: [],
     segments: [0],
-    positions: [],
+    turns: [],
     places: [],
   };
   const [firstText, firstVideo] = [row * textTokens, rows * textTokens + row * videoTokens];
@@ -196,27 +192,20 @@ function layoutRow(budget: SequenceBudget, row: number, samples: readonly Sequen
   for (const { text, grid } of samples) {
     const words = text.length / bytesPerToken;
     addText(words);
-    for (let n = 0; n < words; n++) out.positions.push([-1 - n, 0, 0]);
-    text.forEach((byte, position) => {
-      out.bytes.push(byte);
-      out.bytePositions.push(position);
-    });
+    out.turns.push(first(textTurns(config.headSize, textTokens), words, config.headSize));
+    for (const byte of text) out.bytes.push(byte);
+    const ownBytes = byteTurns(config.text.headSize, bytesPerToken * textTokens);
+    out.byteTurns.push(first(ownBytes, text.length, config.text.headSize));
     addVideo(videoTokensOf(grid));
-    for (const patch of patchesOf(grid)) out.positions.push(patch);
-    const places = placesOf(grid);
-    for (let t = 0; t < grid[0]; t++) out.places.push(...places);
+    out.turns.push(videoTurns(config.headSize, ...grid));
+    out.places.push(placesOf(...grid));
     out.byteSegments.push(out.bytes.length);
     out.segments.push(out.order.length);
   }
   const padding = videoTokens - out.videoOrder.length;
   addText(textTokens - out.bytes.length / bytesPerToken);
   addVideo(padding);
-  while (out.bytes.length < textTokens * bytesPerToken) {
-    out.bytes.push(0);
-    out.bytePositions.push(0);
-  }
-  while (out.positions.length < textTokens + videoTokens) out.positions.push([0, 0, 0]);
-  for (let n = 0; n < padding; n++) out.places.push(new Array<number>(placeFeatures).fill(0));
+  while (out.bytes.length < textTokens * bytesPerToken) out.bytes.push(0);
   // Segments that are not used are empty: they begin and end where the last sample ends.
   while (out.segments.length <= segments) {
     out.segments.push(at(out.segments, samples.length));
@@ -241,33 +230,21 @@ function checkRow(budget: SequenceBudget, row: number, samples: readonly Sequenc
   }
 }
 
-/** [t, h, w] of each patch of a grid, in the order of its tokens. */
-function* patchesOf([T, H, W]: TimeHeightWidth): Generator<TimeHeightWidth> {
-  for (let t = 0; t < T; t++) for (let h = 0; h < H; h++) for (let w = 0; w < W; w++) yield [t, h, w];
+/** The first `count` of some tokens' turns. */
+function first({ cos, sin }: TokenTurns, count: number, headSize: number): TokenTurns {
+  const values = (count * headSize) / 2;
+  return { cos: cos.subarray(0, values), sin: sin.subarray(0, values) };
 }
 
-/**
- * Where each patch of a frame is, as a share of the frame's own height and width, [h w] x 16. Rotary positions alone
- * count from the upper left corner: without this nothing but the absence of further tokens tells where a frame ends.
- */
-function placesOf([, H, W]: TimeHeightWidth): (readonly number[])[] {
-  const waves = (share: number) =>
-    Array.from({ length: placeWaves }, (_, i) => Math.PI * (i + 1) * (share - 0.5)).flatMap((angle) => [
-      Math.sin(angle),
-      Math.cos(angle),
-    ]);
-  const rows = Array.from({ length: H }, (_, h) => waves((h + 0.5) / H));
-  const columns = Array.from({ length: W }, (_, w) => waves((w + 0.5) / W));
-  return rows.flatMap((row) => columns.map((column) => [...row, ...column]));
-}
-
-/** Lists of {@link placeFeatures} numbers one after the other. */
-function joined(lists: readonly (readonly number[])[]): Float32Array {
-  const out = new Float32Array(lists.length * placeFeatures);
-  for (const [i, values] of lists.entries()) out.set(values, i * placeFeatures);
+/** The pieces of each row from the row's start on; what they leave of a row is 0. */
+function joined({ shape }: TensorType, rows: readonly Pieces[]): Float32Array {
+  const out = new Float32Array(elementCount(shape));
+  rows.forEach((pieces, row) => {
+    let offset = (row * out.length) / rows.length;
+    for (const piece of pieces) {
+      out.set(piece, offset);
+      offset += piece.length;
+    }
+  });
   return out;
-}
-
-function reshaped({ data }: HostTensor<'f32'>, { shape }: TensorType): HostTensor {
-  return fromFloat32('f32', shape, data);
 }

@@ -12,7 +12,8 @@ import { constant, type Tensor, zeros } from '../../tensor/tensor.ts';
 import { block } from '../../tensor/trace.ts';
 import { encodeText, type TextEncoderSpec, textEncoderSpec } from '../text/text-encoder.ts';
 import { patchChannels, type TransformerConfig } from './config.ts';
-import { placeFeatures, type Sequence } from './sequence.ts';
+import type { Sequence } from './sequence.ts';
+import { placeFeatures } from './token-places.ts';
 
 /** Parameters of the transformer and its text encoder. */
 export interface TransformerSpec {

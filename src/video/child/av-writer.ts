@@ -31,32 +31,37 @@ import type { CreateAsk } from './protocol.ts';
 
 interface Coding {
   readonly encoder: 'libx264' | 'libvpx-vp9';
-  readonly options: (quality: number) => Record<string, string>;
+  readonly options: (quality: number, small: boolean) => Record<string, string>;
   readonly container: Record<string, string>;
 }
 
 // Rate factors are linear in quality; 80 is visually lossless, 41 to 46 dB on camera footage. Chroma gets finer steps than
-// x264 gives it by itself: our frames have saturated edges, and 4:2:0 has hurt those already.
+// x264 gives it by itself: our frames have saturated edges, and 4:2:0 has hurt those already. Small pictures get finer
+// steps altogether: they are shown enlarged, and 4:2:0 alone costs them most of the error that is bearable.
+const smallPixels = 256 * 256;
+
 const codings: { readonly [format in 'mp4' | 'webm']: Coding } = {
   mp4: {
     encoder: 'libx264',
-    options: (quality) => ({
+    options: (quality, small) => ({
       preset: 'fast',
-      crf: (37 - 0.3 * quality).toFixed(1),
-      'x264-params': 'chroma-qp-offset=-3',
+      crf: (37 - 0.3 * quality - (small ? 1 : 0)).toFixed(1),
+      // Macroblock trees as x264 plans them with AVX-512 differ from run to run: the same frames must give the same file.
+      'x264-params': 'chroma-qp-offset=-3:no-mbtree=1',
     }),
     container: { movflags: '+faststart' },
   },
   webm: {
     encoder: 'libvpx-vp9',
-    options: (quality) => ({
+    options: (quality, small) => ({
       deadline: 'realtime',
-      'cpu-used': '6',
+      'cpu-used': small ? '2' : '6',
       'row-mt': '1',
-      crf: Math.round(60 - 0.55 * quality).toString(),
+      crf: Math.max(2, Math.round(60 - 0.55 * quality - (small ? 8 : 0))).toString(),
       b: '0',
     }),
-    container: {},
+    // Without this Matroska gives every file a random identifier.
+    container: { fflags: '+bitexact' },
   },
 };
 
@@ -67,7 +72,13 @@ export class AvWriter implements FrameWriter {
   readonly #ticksPerSecond: number;
   readonly #format = new FormatContext();
   readonly #encoder = new CodecContext();
-  readonly #packet = new Packet();
+  /** What the encoder gave last, and the one before it, which is written when its successor is there. */
+  #packet = new Packet();
+  #held = new Packet();
+  #isHeld = false;
+  /** In ticks: when the first packet is decoded, and when the last frame leaves the screen. */
+  #firstDecoded: bigint | undefined;
+  #end = 0n;
   readonly #stream: Stream;
   #opened = false;
 
@@ -97,7 +108,8 @@ export class AvWriter implements FrameWriter {
     encoder.setFlags(AV_CODEC_FLAG_GLOBAL_HEADER, AV_CODEC_FLAG_FRAME_DURATION);
     try {
       // Not through the options of `open2` and `writeHeader`: node-av 6.1.1 frees such a dictionary twice.
-      setOptions(encoder, coding.options(ask.quality));
+      const small = this.#size.width * this.#size.height <= smallPixels;
+      setOptions(encoder, coding.options(ask.quality, small));
       check(encoder.open2Sync(codec), `${ask.name}: encoder`);
       check(this.#format.allocOutputContext2(null, ask.format, `file:${ask.path}`), `${ask.name}: container`);
       this.#stream = this.#format.newStream(null);
@@ -114,6 +126,7 @@ export class AvWriter implements FrameWriter {
       throw error;
     }
     this.#packet.alloc();
+    this.#held.alloc();
   }
 
   async add(pixels: Uint8Array, time: number, duration: number): Promise<void> {
@@ -127,7 +140,8 @@ export class AvWriter implements FrameWriter {
     });
     try {
       frame.pts = BigInt(Math.round(time * this.#ticksPerSecond));
-      frame.duration = BigInt(Math.round((time + duration) * this.#ticksPerSecond)) - frame.pts;
+      this.#end = BigInt(Math.round((time + duration) * this.#ticksPerSecond));
+      frame.duration = this.#end - frame.pts;
       frame.colorSpace = AVCOL_SPC_BT709;
       frame.colorRange = AVCOL_RANGE_MPEG;
       check(this.#encoder.sendFrameSync(frame), this.#ask.name);
@@ -140,6 +154,8 @@ export class AvWriter implements FrameWriter {
   async finish(): Promise<void> {
     check(this.#encoder.sendFrameSync(null), this.#ask.name);
     this.#drain();
+    if (this.#ask.format === 'mp4' && this.#isHeld) this.#stretchLast();
+    this.#writeHeld();
     check(this.#format.writeTrailerSync(), this.#ask.name);
     this.#format.closeOutputSync();
     this.#opened = false;
@@ -154,6 +170,7 @@ export class AvWriter implements FrameWriter {
     this.#format.freeContext();
     this.#encoder.freeContext();
     this.#packet.free();
+    this.#held.free();
   }
 
   #drain(): void {
@@ -161,10 +178,33 @@ export class AvWriter implements FrameWriter {
       const got = this.#encoder.receivePacketSync(this.#packet);
       if (got === AVERROR_EAGAIN || got === AVERROR_EOF) return;
       check(got, this.#ask.name);
-      this.#packet.streamIndex = this.#stream.index;
-      this.#packet.rescaleTs({ num: 1, den: this.#ticksPerSecond }, this.#stream.timeBase);
-      check(this.#format.interleavedWriteFrameSync(this.#packet), this.#ask.name);
+      this.#writeHeld();
+      this.#firstDecoded ??= this.#packet.dts;
+      [this.#packet, this.#held] = [this.#held, this.#packet];
+      this.#isHeld = true;
     }
+  }
+
+  /**
+   * MP4 has as the length of a track the sum of the times between packets in the order of decoding. At a variable rate
+   * that may be less than is shown, and players stop there; so the last packet is decoded later, as late as it may be.
+   */
+  #stretchLast(): void {
+    const last = this.#held;
+    const first = this.#firstDecoded ?? last.dts;
+    const wanted = first + this.#end - last.duration;
+    if (last.dts >= wanted) return;
+    last.dts = wanted;
+    if (last.dts > last.pts) last.dts = last.pts;
+    last.duration = this.#end - (last.dts - first);
+  }
+
+  #writeHeld(): void {
+    if (!this.#isHeld) return;
+    this.#isHeld = false;
+    this.#held.streamIndex = this.#stream.index;
+    this.#held.rescaleTs({ num: 1, den: this.#ticksPerSecond }, this.#stream.timeBase);
+    check(this.#format.interleavedWriteFrameSync(this.#held), this.#ask.name);
   }
 }
 

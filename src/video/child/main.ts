@@ -8,6 +8,7 @@ import { AV_LOG_QUIET } from 'node-av/constants';
 import { Log } from 'node-av/lib';
 import { UserError } from '../../errors.ts';
 import {
+  type AnswerHeader,
   type AskHeader,
   type CreateAsk,
   decodePrefix,
@@ -94,13 +95,9 @@ function retry(operation: () => number): number {
   }
 }
 
-function send(header: Parameters<typeof encodeHead>[0], payload: readonly Uint8Array[]): void {
-  writeFully(
-    encodeHead(
-      header,
-      payload.reduce((sum, part) => sum + part.length, 0),
-    ),
-  );
+function send(result: Pick<AnswerHeader, 'answer' | 'error'>, payload: readonly Uint8Array[]): void {
+  const bytes = payload.reduce((sum, part) => sum + part.length, 0);
+  writeFully(encodeHead({ resident: process.memoryUsage.rss(), ...result }, bytes));
   for (const part of payload) writeFully(part);
 }
 

@@ -99,8 +99,10 @@ export interface AskHeader {
   readonly ask: object;
 }
 
-/** Header of an answer: exactly one of the two is set. `user` tells a {@link UserError} from a bug. */
+/** Header of an answer: exactly one of `answer` and `error` is set. `user` tells a {@link UserError} from a bug. */
 export interface AnswerHeader {
+  /** Bytes of the child's resident memory when it answered. */
+  readonly resident: number;
   readonly answer?: object;
   readonly error?: { readonly message: string; readonly user: boolean };
 }

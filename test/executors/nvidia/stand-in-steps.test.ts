@@ -8,7 +8,9 @@ import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/s
 import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
 import { fromFloat32, type HostTensor } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
+import type { Node } from '../../../src/tensor/tensor.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
+import type { Op } from '../../../src/tensor/vocabulary.ts';
 import { stateTypes, stepNumbers, traceStep } from '../../../src/training/step.ts';
 import { transformerTraining } from '../../../src/training/transformer-task.ts';
 import { tinyRecipe } from '../../training/tiny.ts';
@@ -18,6 +20,7 @@ import { kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor
 
 const config = {
   ...transformerPresets.micro,
+  patch: [1, 1, 1] as const,
   channels: 8,
   width: 64,
   headSize: 32,
@@ -72,13 +75,16 @@ describe.skipIf(reason !== undefined)(
   `training steps in fused kernels on the CPU${reason === undefined ? '' : `: ${reason}`}`,
   () => {
     const { traced, values } = transformerStep();
-    const plan = planStandIn(traced.graph, { prepare, partition: fusedPartition }, traced.donate, [
-      'attention',
-      'attentionGradient',
-    ]);
+    const attentions: readonly Op[] = ['attention', 'attentionGradient'];
+    const plans = [[], attentions].map((narrow) => {
+      const isNarrow = ({ op }: Node) => narrow.includes(op);
+      const generator = { prepare, isNarrow, partition: fusedPartition };
+      return planStandIn(traced.graph, generator, traced.donate, attentions);
+    });
+    const [plan, narrowPlan] = [plans[0]!, plans[1]!];
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
-      compiled = await CpuKernels.compile(prelude, kernelsOf(plan));
+      compiled = await CpuKernels.compile(prelude, plans.flatMap(kernelsOf));
     }, 120_000);
     afterAll(() => compiled?.[Symbol.dispose]());
 
@@ -91,6 +97,20 @@ describe.skipIf(reason !== undefined)(
       const { donations } = plan.program;
       expect(donations.size).toBe(traced.donate.length);
       expect([...donations.values()].filter(({ how }) => how === 'copy')).toHaveLength(0);
+    });
+
+    it('are nearly those with attention in bf16, which kernels write and read themselves', async () => {
+      const [expected, found] = [plan, narrowPlan].map((one) => runStandIn(one, compiled!, values));
+      expected!.forEach((tensor, index) => {
+        expect(difference(found![index]!, tensor, 5e-3), traced.graph.outputNames[index]!).toBeUndefined();
+      });
+      const types = narrowPlan.stages.flatMap((stage) =>
+        stage.kind === 'library' && attentions.includes(stage.node.op)
+          ? [stage.node.operands.map((operand) => operand?.dtype).slice(0, 3)]
+          : [],
+      );
+      expect(types.length).toBeGreaterThan(0);
+      for (const list of types) expect(list).toEqual(['bf16', 'bf16', 'bf16']);
     });
   },
 );

@@ -3,7 +3,7 @@ import { constant, type Node, type NodeOf, operandsOf, type Tensor } from '../..
 import type { Kernel, Stage } from '../kernel.ts';
 import { resultOf, storageType } from '../plain/expression.ts';
 import { namedKernel, threads } from '../plain/named-kernel.ts';
-import { eachOf, indexInWhole, type RowSpace, RowWriter } from './row-writer.ts';
+import { eachOf, indexInWhole, isVectorised, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a fused kernel writes. */
 export interface Store {
@@ -35,6 +35,9 @@ function targetsOf({ stores }: GroupWork): readonly Tensor[] {
 
 /** Largest number of blocks of a kernel that adds up columns: its partial sums stay small beside what it reads. */
 const mostColumnBlocks = 528;
+
+/** Blocks that a multiprocessor must hold at a time, for one to load while another computes: 128 registers a thread. */
+const leastBlocks = 2;
 
 /** Elements of each tensor that a thread holds in registers from phase to phase; longer rows are read again. */
 const mostHeld = 32;
@@ -139,7 +142,7 @@ function storeValue(
   const isWhole = target === value;
   const index = isWhole ? home : indexInWhole(home, axis, offset);
   const first = isWhole ? 'i0' : writer.firstOfChunk(index, target.shape);
-  if (vector > 1 && target.dtype === 'f32' && first !== undefined) {
+  if (vector > 1 && isVectorised(target) && first !== undefined) {
     return {
       before: [`float o${number}[${vector}];`],
       inner: [`o${number}[k] = ${element};`],
@@ -172,7 +175,8 @@ function flatStages(work: GroupWork, writer: RowWriter, { vector }: Layout): rea
   return [kernelStage('fused', work, writer, targets, body, count / vector, new Map())];
 }
 
-function elementLoop(
+/** The statements of each element of a chunk. */
+export function elementLoop(
   writer: RowWriter,
   vector: number,
   indexType: string,
@@ -396,6 +400,8 @@ function kernelStage(
     `(${parameters.join(', ')}) {\n  ${body.join('\n  ')}\n}`,
     [Math.max(1, Math.ceil(count / threads)), 1, 1],
     [threads, 1, 1],
+    0,
+    `__launch_bounds__(${threads}, ${leastBlocks}) `,
   );
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs, outputs };
 }

@@ -24,6 +24,9 @@ export interface Item {
 /** Tensors that one fused kernel reads and writes at most. */
 const mostTensors = 40;
 
+/** The same of a kernel of {@link totalStages}: pointers of 4 KiB of parameters. */
+const mostTotals = 256;
+
 /**
  * Joins units into groups, each a kernel: from first to last, each joins the groups with which it shares most bytes,
  * either those that make what it reads or those that read what it reads at the same place. What a group makes for
@@ -34,6 +37,7 @@ export class Grouping {
   private readonly context: FusionContext;
   private readonly canEmit: (item: Item) => boolean;
   private readonly canonical = new TensorMap<Tensor>();
+  private readonly totals: Item[] = [];
   private readonly makers = new Map<Tensor, Item[]>();
   private readonly readers = new Map<Tensor, Item[]>();
   private readonly known = new Map<Unit, Map<string, readonly Read[]>>();
@@ -52,6 +56,10 @@ export class Grouping {
 
   /** Adds a unit, and joins it with the groups before it. */
   addUnit(unit: Unit): void {
+    if (unit.kind === 'total') {
+      this.addTotal(unit);
+      return;
+    }
     const length = unit.pinned ?? unit.natural;
     const space = { rows: unit.count / length, length };
     const reads = this.reads(unit, space).map(({ tensor }) => tensor);
@@ -61,13 +69,31 @@ export class Grouping {
     const candidates = new Set<Item>();
     for (const tensor of item.reads)
       for (const other of [...(this.makers.get(tensor) ?? []), ...(this.readers.get(tensor) ?? [])])
-        if (find(other).units.length > 0) candidates.add(find(other));
+        if (find(other).units.length > 0 && !isTotal(find(other))) candidates.add(find(other));
     candidates.delete(item);
     const ranked = [...candidates]
       .map((other) => ({ other, saved: this.saved(other, item) }))
       .filter(({ saved }) => saved > 0)
       .sort((a, b) => b.saved - a.saved || b.other.last - a.other.last);
     for (const { other } of ranked) current = this.merge(find(other), find(current)) ?? current;
+  }
+
+  /** Sums of whole tensors share launches, whatever they are sums of. */
+  private addTotal(unit: Unit): void {
+    const space = { rows: 1, length: unit.count };
+    const reads = this.reads(unit, space).map(({ tensor }) => tensor);
+    const item = this.newItem([unit], [], reads, [unit.output], space, undefined);
+    this.enter(item);
+    for (const [index, other] of this.totals.entries()) {
+      const isApart = ![...item.reads].some((tensor) => other.makes.has(tensor));
+      const fits = other.reads.size + item.reads.size + other.units.length < mostTotals;
+      if (!isApart || !fits || this.leads(other, item) || this.leads(item, other)) continue;
+      const merged = joined(other, item, space, undefined);
+      this.replace(other, item, merged);
+      this.totals[index] = merged;
+      return;
+    }
+    this.totals.push(item);
   }
 
   /** The items that are left, operands first. */
@@ -209,23 +235,17 @@ export class Grouping {
     const space = this.commonSpace(a, b);
     if (space === undefined || this.saved(a, b) === 0 || this.leads(a, b) || this.leads(b, a))
       return undefined;
-    const merged: Item = {
-      units: [...a.units, ...b.units],
-      stages: [],
-      reads: new Set([...a.reads, ...b.reads]),
-      makes: new Set([...a.makes, ...b.makes]),
-      space,
-      pinned: a.pinned ?? b.pinned,
-      last: Math.max(a.last, b.last),
-      depth: Math.max(a.depth, b.depth),
-      into: undefined,
-    };
+    const merged = joined(a, b, space, a.pinned ?? b.pinned);
     if (merged.reads.size + merged.makes.size > mostTensors || !this.canEmit(merged)) return undefined;
+    this.replace(a, b, merged);
+    return merged;
+  }
+
+  private replace(a: Item, b: Item, merged: Item): void {
     this.items.push(merged);
     a.into = merged;
     b.into = merged;
     this.deepen(merged);
-    return merged;
   }
 
   /** Puts what depends on an item below it. */
@@ -256,6 +276,25 @@ export class Grouping {
   }
 }
 
+/** Two items as one. */
+function joined(a: Item, b: Item, space: RowSpace, pinned: number | undefined): Item {
+  return {
+    units: [...a.units, ...b.units],
+    stages: [],
+    reads: new Set([...a.reads, ...b.reads]),
+    makes: new Set([...a.makes, ...b.makes]),
+    space,
+    pinned,
+    last: Math.max(a.last, b.last),
+    depth: Math.max(a.depth, b.depth),
+    into: undefined,
+  };
+}
+
+function isTotal({ units }: Item): boolean {
+  return units[0]?.kind === 'total';
+}
+
 /** What an item became part of. */
 export function find(item: Item): Item {
   let top = item;
@@ -269,9 +308,7 @@ function placeOf({ tensor, offset }: Read): string {
 
 /** Whether an offset is written in names that mean the same in every kernel over the same rows. */
 function isFixed(offset: string): boolean {
-  return (offset.match(/[a-z_]\w*/g) ?? []).every(
-    (name) => /^(row|[icrwe]\d[\d_]*k?|c|i)$/.test(name) && !/^i\d/.test(name),
-  );
+  return (offset.match(/[a-z_]\w*/g) ?? []).every((name) => /^(row|c|i|[rwe]\d\w*)$/.test(name));
 }
 
 /** Whether a read of what another group makes can be served by a kernel that is at the same element or row. */

@@ -11,6 +11,7 @@ import { resultOf } from '../plain/expression.ts';
 import { contextOf, isNeededInMemory, stagesOf } from '../plain/partition.ts';
 import { type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
+import { totalStages } from './totals.ts';
 import { type FusionContext, unitsOf } from './units.ts';
 
 /**
@@ -47,19 +48,12 @@ export const fusedPartition: Partition = (graph, policy) => {
       grouping.addStages(stages, stages.flatMap(inputsOf), resultsOf(node));
     } else for (const unit of units) grouping.addUnit(unit);
   }
-  return grouping
-    .ordered()
-    .flatMap((item) =>
-      item.units.length === 0
-        ? item.stages
-        : groupStages(
-            workOf(
-              item,
-              context,
-              (tensor) => outputs.has(tensor.node) || grouping.isReadElsewhere(tensor, item),
-            ),
-          ),
-    );
+  return grouping.ordered().flatMap((item) => {
+    if (item.units.length === 0) return item.stages;
+    if (item.units[0]?.kind === 'total') return totalStages(item.units, context);
+    const isNeeded = (tensor: Tensor) => outputs.has(tensor.node) || grouping.isReadElsewhere(tensor, item);
+    return groupStages(workOf(item, context, isNeeded));
+  });
 };
 
 /** Views that something reads that is no fused kernel; those look through them. */
@@ -124,7 +118,11 @@ function workOf(item: Item, context: FusionContext, isNeeded: (tensor: Tensor) =
         ? [{ value: output, target: output, axis: 0, offset: 0 }]
         : [];
     }),
-    isComputed: (tensor) => computed.has(tensor.node) || context.isInlined(tensor) || context.isView(tensor),
+    isComputed: (tensor) =>
+      computed.has(tensor.node) ||
+      context.isInlined(tensor) ||
+      context.isRepeated(tensor) ||
+      context.isView(tensor),
     indexType: context.indexType,
   };
 }

@@ -3,6 +3,8 @@ import { makeGraph } from '../../../tensor/graph.ts';
 import { rewriteNodes } from '../../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
 import {
+  apply,
+  applyOne,
   type Graph,
   type Node,
   type NodeOf,
@@ -13,6 +15,9 @@ import {
 import { isPointwise } from '../plain/expression.ts';
 import { longestRow } from './units.ts';
 
+/** Whether a library computes a node in bfloat16 whatever its tensors are. */
+export type IsNarrow = (node: Node) => boolean;
+
 /**
  * A graph in the form in which most can be fused:
  *
@@ -20,9 +25,10 @@ import { longestRow } from './units.ts';
  *   the forward pass: a number for each row, from which the normalised row is computed where it is needed.
  * - Gradients of the slices of a tensor, each padded with zeros and added up, are joined end to end.
  * - The sum over rows of tensors joined along their rows is that of each.
+ * - What a library computes in bfloat16 is given bfloat16, so that the kernels around it convert as they write and read.
  */
-export function prepare(graph: Graph): Graph {
-  const shared = new SharedSums();
+export function prepare(graph: Graph, isNarrow: IsNarrow = () => false): Graph {
+  const shared = new Shared();
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
     const first = operands[0];
     if (first === undefined) return undefined;
@@ -31,8 +37,14 @@ export function prepare(graph: Graph): Graph {
       case 'rmsNorm':
       case 'softmax':
         return isShortRow(first) ? [asSums(node, first, shared)] : undefined;
+      case 'attention':
+      case 'attentionGradient':
+        return isNarrow(node) ? narrowed(node, operands, shared) : undefined;
       case 'sum':
         return sumOf(node, first, shared);
+      case 'slice':
+        // The backward pass repeats the slices that the forward pass made.
+        return [shared.same(applyOne('slice', [first], node.attributes))];
       case 'add':
         return joinedPads(operands) ?? addedParts(operands);
       default:
@@ -50,7 +62,7 @@ function isShortRow({ shape, dtype }: Tensor): boolean {
 function asSums(
   node: NodeOf<'layerNorm'> | NodeOf<'rmsNorm'> | NodeOf<'softmax'>,
   x: Tensor,
-  shared: SharedSums,
+  shared: Shared,
 ): Tensor {
   const mean = (of: Tensor) => shared.same(of.sum([-1], true)).mul(1 / at(x.shape, x.rank - 1));
   if (node.op === 'softmax') {
@@ -61,7 +73,28 @@ function asSums(
   return centred.div(mean(centred.square()).add(node.attributes.epsilon).sqrt());
 }
 
-function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: SharedSums): readonly Tensor[] {
+/** An attention on bfloat16; the log-sums stay as they are. */
+function narrowed(
+  { op, attributes }: NodeOf<'attention'> | NodeOf<'attentionGradient'>,
+  operands: readonly Tensor[],
+  shared: Shared,
+): readonly Tensor[] {
+  const isLogSum = (index: number) => op === 'attentionGradient' && index === 4;
+  const given = operands.map((operand, index) =>
+    operand.dtype !== 'f32' || isLogSum(index) ? operand : shared.same(narrow(operand)),
+  );
+  // The operation and its operands are the node's own; only TypeScript loses the link between them.
+  const results = apply(op as 'attention', given as [Tensor, Tensor, Tensor], attributes);
+  return results.map((result) => (result.dtype === 'bf16' ? result.cast('f32') : result));
+}
+
+function narrow(tensor: Tensor): Tensor {
+  const { node } = tensor;
+  const isWidened = node.op === 'cast' && node.operands[0].dtype === 'bf16';
+  return isWidened ? node.operands[0] : tensor.cast('bf16');
+}
+
+function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: Shared): readonly Tensor[] {
   const { axes, keepDims } = attributes;
   if (x.node.op === 'concat') {
     const { axis } = x.node.attributes;
@@ -132,18 +165,18 @@ function paddedAxis({ attributes: { before, after } }: NodeOf<'pad'>): number | 
   return axes.length === 1 ? axes[0] : undefined;
 }
 
-/** Finds sums that a graph computes more than once, by what they are computed from. */
-class SharedSums {
+/** Finds sums and slices that a graph computes more than once, by what they are computed from. */
+class Shared {
   private readonly numbers = new Map<Node, number>();
   private readonly byKey = new Map<string, number>();
-  private readonly sums = new Map<number, Tensor>();
+  private readonly first = new Map<number, Tensor>();
 
-  /** The first sum that is equal to this one. */
-  same(sum: Tensor): Tensor {
-    const number = this.numberOf(sum.node);
-    const known = this.sums.get(number);
-    if (known === undefined) this.sums.set(number, sum);
-    return known ?? sum;
+  /** The first tensor that is equal to this one. */
+  same(tensor: Tensor): Tensor {
+    const number = this.numberOf(tensor.node);
+    const known = this.first.get(number);
+    if (known === undefined) this.first.set(number, tensor);
+    return known ?? tensor;
   }
 
   /** Equal for two nodes that compute the same. */

@@ -28,6 +28,8 @@ export interface RowWriterSettings {
   readonly indexType: 'int' | 'long long';
   /** Whether a tensor is computed in the kernel, outside of memory. */
   readonly isComputed: (tensor: Tensor) => boolean;
+  /** Tensors that the kernel reads already. */
+  readonly inputs?: Tensor[];
 }
 
 /**
@@ -36,7 +38,7 @@ export interface RowWriterSettings {
  * those of the chunk's first, `k` the place in the chunk, `j` the number of the thread's chunk.
  */
 export class RowWriter implements Place {
-  readonly inputs: Tensor[] = [];
+  readonly inputs: Tensor[];
   readonly reads: Read[] = [];
   readonly rowLines: string[] = [];
   chunkLines: string[] = [];
@@ -57,6 +59,7 @@ export class RowWriter implements Place {
 
   constructor(settings: RowWriterSettings) {
     this.settings = settings;
+    this.inputs = settings.inputs ?? [];
     this.expression = this.newExpression();
   }
 
@@ -125,7 +128,7 @@ export class RowWriter implements Place {
       if (held === undefined) this.chunkLines.push(array);
       else this.rowLines.push(array);
       this.chunkLines.push(
-        vector > 1 && tensor.dtype === 'f32'
+        vector > 1 && isVectorised(tensor)
           ? `load${vector}(${name} + ${start}, x${input}, ${first});`
           : eachOf(vector, `${name}[${start} + k] = get(x${input}, (${indexType})(${first}) + k);`),
       );
@@ -266,6 +269,11 @@ function quotientOf(from: string, sizes: Shape, axis: number): string {
 function spread(shape: Shape, names: readonly string[]): string[] {
   let next = 0;
   return shape.map((size) => (size === 1 ? '0' : at(names, next++)));
+}
+
+/** Whether chunks of a tensor are read and written at once. */
+export function isVectorised({ dtype }: Tensor): boolean {
+  return dtype === 'f32' || dtype === 'bf16';
 }
 
 /** A statement for each element of a chunk. */

@@ -2,15 +2,16 @@ import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import { isPointwise, type KernelContext, resultOf } from '../plain/expression.ts';
+import type { Inlining } from '../plain/inlining.ts';
 import { type Read, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a kernel computes: the smallest part of a group. */
 export interface Unit {
   /**
    * `pointwise`: an expression for each element. `row`: a sum or maximum over the last axis. `column`: a sum over all
-   * axes but the last. `part`: an expression that is written into a part of a larger tensor.
+   * axes but the last. `total`: a sum over all. `part`: an expression that is written into a part of a larger tensor.
    */
-  readonly kind: 'pointwise' | 'row' | 'column' | 'part';
+  readonly kind: 'pointwise' | 'row' | 'column' | 'total' | 'part';
   /** What is computed for each element: the value itself, or what is summed. */
   readonly expression: Tensor;
   /** What it makes in memory: for a part, the larger tensor. */
@@ -27,7 +28,7 @@ export interface Unit {
 }
 
 /** What a group's parts may know of the graph. */
-export interface FusionContext extends KernelContext {
+export interface FusionContext extends KernelContext, Inlining {
   /** A reshape of what is in memory: the same memory under another shape. */
   readonly isView: (tensor: Tensor) => boolean;
 }
@@ -84,9 +85,12 @@ function turnedLength(whole: Tensor, node: Node, context: FusionContext): number
 
 function sumUnit(node: NodeOf<'sum' | 'max'>, context: FusionContext): readonly Unit[] | undefined {
   const [x] = node.operands;
-  const { axes } = node.attributes;
+  const { axes, keepDims } = node.attributes;
   const length = at([1, ...x.shape], x.rank);
-  if (x.dtype !== 'f32' || length === 1 || length > longestRow) return undefined;
+  if (x.dtype !== 'f32') return undefined;
+  if (node.op === 'sum' && axes.length === x.rank && x.rank > 0 && !keepDims)
+    return [unitOf('total', x, resultOf(node as Node), context)];
+  if (length === 1 || length > longestRow) return undefined;
   const output = resultOf(node as Node);
   if (axes.length === 1 && axes[0] === x.rank - 1) return [unitOf('row', x, output, context)];
   const isColumn = node.op === 'sum' && axes.length === x.rank - 1 && !axes.includes(x.rank - 1);
@@ -110,7 +114,7 @@ function isWrittenInParts(node: NodeOf<'concat'>, context: FusionContext): boole
 
 /** How a unit reads memory when it is computed over some rows. */
 export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): readonly Read[] {
-  const { isInlined, isView, indexType } = context;
+  const { isInlined, isRepeated, isView, indexType } = context;
   const writer = new RowWriter({
     space,
     vector: 1,
@@ -119,6 +123,7 @@ export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): re
     isComputed: (tensor) =>
       (tensor.node === unit.expression.node && unit.kind === 'pointwise') ||
       isInlined(tensor) ||
+      isRepeated(tensor) ||
       isView(tensor),
   });
   const { shape } = unit.expression;

@@ -33,17 +33,31 @@ export interface AttentionContext {
   readonly backwards: Map<string, AttentionGraph<BackwardNames>>;
 }
 
-/** Whether cuDNN has fast engines for an attention: f32 tensors, computed in bf16, heads of 16 to 128 channels. */
+/** Whether cuDNN has fast engines for an attention: computed in bf16, heads of 16 to 128 channels. */
 export function isCudnnAttention(node: Node): boolean {
   if (node.op !== 'attention' && node.op !== 'attentionGradient') return false;
   const [q, k] = node.operands;
-  const { headSize, queries, keys, scale, segments } = sizesOf(node);
+  const sizes = sizesOf(node);
+  const { headSize, queries, keys, scale, segments } = sizes;
   const fits =
     headSize % 16 === 0 && headSize <= 128 && queries > 1 && keys > 1 && scale > 0 && segments !== 0;
-  return fits && q.dtype === 'f32' && elementCount(q.shape) * elementCount(k.shape) > 0;
+  const isKnown = q.dtype === 'f32' || (q.dtype === 'bf16' && hasRoom(sizes));
+  return fits && isKnown && elementCount(q.shape) * elementCount(k.shape) > 0;
 }
 
-/** Attention in bfloat16 through cuDNN, with conversions from and to f32 around it. */
+/** Whether an attention of f32 tensors may as well be given bf16: cuDNN reads and writes them where they are. */
+export function isNarrowAttention(node: Node): boolean {
+  if (node.op !== 'attention' && node.op !== 'attentionGradient') return false;
+  return node.operands[0].dtype === 'f32' && isCudnnAttention(node) && hasRoom(sizesOf(node));
+}
+
+/** Whether tensors of bare tokens have the room that cuDNN asks for. */
+function hasRoom(sizes: AttentionSizes): boolean {
+  const { rows, queries, keys, heads, headSize } = sizes;
+  return [queries, keys].every((tokens) => tokenElements(sizes, tokens) === rows * tokens * heads * headSize);
+}
+
+/** Attention in bfloat16 through cuDNN, with conversions from and to f32 around it unless tensors are bf16. */
 export function lowerAttention(context: AttentionContext, node: NodeOf<'attention'>): LibraryCall {
   const { device, kernels, cudnn } = context;
   const sizes = sizesOf(node);
@@ -52,11 +66,13 @@ export function lowerAttention(context: AttentionContext, node: NodeOf<'attentio
   const { tensors, plan } = planned;
   const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);
+  const isNarrow = node.operands[0].dtype === 'bf16';
+  const converted = (bytes: number) => (isNarrow ? 0 : bytes);
   const scratch = namedScratch({
-    q: queryBytes,
-    k: keyBytes,
-    v: keyBytes,
-    y: queryBytes,
+    q: converted(queryBytes),
+    k: converted(keyBytes),
+    v: converted(keyBytes),
+    y: converted(queryBytes),
     statistics: sizes.segments === undefined ? 0 : statisticBytes,
     workspace: plan.workspaceBytes,
     ...indexSizes(sizes),
@@ -65,11 +81,12 @@ export function lowerAttention(context: AttentionContext, node: NodeOf<'attentio
   const toHeads = statisticsKernel(sizes, 'heads');
   return {
     scratch: scratch.sizes,
-    kernels: [...convert.all, ...indexKernels(sizes), toHeads],
+    kernels: [...(isNarrow ? [] : convert.all), ...indexKernels(sizes), toHeads],
     bind: (addresses) => {
       const [q, k, v, segments] = addresses.inputs as [bigint, bigint, bigint, bigint?];
       const [y, logSum] = addresses.outputs as [bigint, bigint];
-      const own = scratch.addresses(addresses);
+      const scratched = scratch.addresses(addresses);
+      const own = isNarrow ? { ...scratched, q, k, v, y } : scratched;
       const isPacked = segments !== undefined;
       const statistics = isPacked ? own.statistics : logSum;
       const run = plan.bind(
@@ -85,21 +102,25 @@ export function lowerAttention(context: AttentionContext, node: NodeOf<'attentio
       );
       return [
         ...bindIndices(kernels, sizes, problem.hasLengths, segments, own),
-        kernels.bind(convert.query, [q, own.q]),
-        kernels.bind(convert.key, [k, own.k]),
-        kernels.bind(convert.key, [v, own.v]),
+        ...(isNarrow
+          ? []
+          : [
+              kernels.bind(convert.query, [q, own.q]),
+              kernels.bind(convert.key, [k, own.k]),
+              kernels.bind(convert.key, [v, own.v]),
+            ]),
         // Tokens in no segment are not written.
         ...launchIf(isPacked, () => device.clear(own.y, queryBytes)),
         ...launchIf(isPacked, () => device.clear(statistics, statisticBytes)),
         run,
-        kernels.bind(convert.queryBack, [own.y, y]),
+        ...(isNarrow ? [] : [kernels.bind(convert.queryBack, [own.y, y])]),
         ...(isPacked ? [kernels.bind(toHeads, [statistics, logSum])] : []),
       ];
     },
   };
 }
 
-/** Gradients of attention in bfloat16 through cuDNN, with conversions from and to f32 around it. */
+/** Gradients of attention in bfloat16 through cuDNN, with conversions around it as in {@link lowerAttention}. */
 export function lowerAttentionGradient(
   context: AttentionContext,
   node: NodeOf<'attentionGradient'>,
@@ -111,15 +132,17 @@ export function lowerAttentionGradient(
   const { tensors, plan } = planned;
   const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);
+  const isNarrow = node.operands[0].dtype === 'bf16';
+  const converted = (bytes: number) => (isNarrow ? 0 : bytes);
   const scratch = namedScratch({
-    q: queryBytes,
-    k: keyBytes,
-    v: keyBytes,
-    y: queryBytes,
-    dy: queryBytes,
-    dq: queryBytes,
-    dk: keyBytes,
-    dv: keyBytes,
+    q: converted(queryBytes),
+    k: converted(keyBytes),
+    v: converted(keyBytes),
+    y: converted(queryBytes),
+    dy: converted(queryBytes),
+    dq: converted(queryBytes),
+    dk: converted(keyBytes),
+    dv: converted(keyBytes),
     dqSum: 2 * queryBytes,
     total: statisticBytes,
     statistics: sizes.segments === undefined ? 0 : statisticBytes,
@@ -130,7 +153,7 @@ export function lowerAttentionGradient(
   const toTokens = statisticsKernel(sizes, 'tokens');
   return {
     scratch: scratch.sizes,
-    kernels: [...convert.all, ...indexKernels(sizes), toTokens],
+    kernels: [...(isNarrow ? [] : convert.all), ...indexKernels(sizes), toTokens],
     bind: (addresses) => {
       const [q, k, v, y, logSum, dy, segments] = addresses.inputs as [
         bigint,
@@ -142,7 +165,8 @@ export function lowerAttentionGradient(
         bigint?,
       ];
       const [dq, dk, dv] = addresses.outputs as [bigint, bigint, bigint];
-      const own = scratch.addresses(addresses);
+      const scratched = scratch.addresses(addresses);
+      const own = isNarrow ? { ...scratched, q, k, v, y, dy, dq, dk, dv } : scratched;
       const isPacked = segments !== undefined;
       const run = plan.bind(
         [
@@ -157,14 +181,15 @@ export function lowerAttentionGradient(
       const clear = (address: bigint, bytes: number) => () => device.clear(address, bytes);
       return [
         ...bindIndices(kernels, sizes, problem.hasLengths, segments, own),
-        ...(
-          [
-            [convert.query, q, own.q],
-            [convert.key, k, own.k],
-            [convert.key, v, own.v],
-            [convert.query, y, own.y],
-            [convert.query, dy, own.dy],
-          ] as const
+        ...(isNarrow
+          ? []
+          : ([
+              [convert.query, q, own.q],
+              [convert.key, k, own.k],
+              [convert.key, v, own.v],
+              [convert.query, y, own.y],
+              [convert.query, dy, own.dy],
+            ] as const)
         ).map(([kernel, from, to]) => kernels.bind(kernel, [from, to])),
         ...(isPacked
           ? [
@@ -177,9 +202,13 @@ export function lowerAttentionGradient(
             ]
           : []),
         run,
-        kernels.bind(convert.queryBack, [own.dq, dq]),
-        kernels.bind(convert.keyBack, [own.dk, dk]),
-        kernels.bind(convert.keyBack, [own.dv, dv]),
+        ...(isNarrow
+          ? []
+          : [
+              kernels.bind(convert.queryBack, [own.dq, dq]),
+              kernels.bind(convert.keyBack, [own.dk, dk]),
+              kernels.bind(convert.keyBack, [own.dv, dv]),
+            ]),
       ];
     },
   };

@@ -5,6 +5,7 @@ import type { KernelCache } from '../kernel-cache.ts';
 import {
   type AttentionContext,
   isCudnnAttention,
+  isNarrowAttention,
   lowerAttention,
   lowerAttentionGradient,
 } from './attention.ts';
@@ -50,6 +51,11 @@ export class Libraries {
       default:
         return this.attention !== undefined && isCudnnAttention(node);
     }
+  }
+
+  /** Whether a node of f32 tensors is computed in bf16 here, and may as well be given bf16. */
+  isNarrow(node: Node): boolean {
+    return this.attention !== undefined && isNarrowAttention(node);
   }
 
   /** How a node that is {@link takes}n is computed. */

@@ -151,7 +151,7 @@ export class ExpressionWriter {
     const strides = rowMajorStrides(shape);
     return shape.map((size, axis) => {
       if (size === 1) return '0';
-      const name = `i${this.next++}`;
+      const name = `u${this.next++}`;
       const stride = Math.max(1, at(strides, axis));
       const quotient = stride === 1 ? from : `${from} / ${stride}`;
       this.lines.push(
@@ -236,7 +236,7 @@ export class ExpressionWriter {
     // Axes that both shapes begin with keep their index; only what is behind them is counted anew.
     let same = 0;
     while (same < Math.min(x.rank, shape.length) && x.shape[same] === shape[same]) same++;
-    const name = `i${this.next++}`;
+    const name = `u${this.next++}`;
     const inner = position(index.slice(same), shape.slice(same));
     this.lines.push(`const ${this.context.indexType} ${name} = ${inner};`);
     return this.element(x, [...index.slice(0, same), ...this.unravel(name, x.shape.slice(same))]);

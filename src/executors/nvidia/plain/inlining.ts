@@ -9,39 +9,57 @@ const mostInlined = 200;
 
 /**
  * Decides which results are computed inside the kernels that use them: those with one use, and those that several
- * kernels compute for no more memory traffic than reading them would be, being made from a single tensor of their size.
+ * kernels compute for no more memory traffic than reading them would be.
  */
-export function chooseInlined(graph: Graph, takes: (node: Node) => boolean): (tensor: Tensor) => boolean {
+export function chooseInlined(graph: Graph, takes: (node: Node) => boolean): Inlining {
   const uses = countUses(graph, takes);
+  const outputs = new Set(graph.outputs.map(({ node }) => node));
   const inlined = new TensorMap<Inlined>();
+  const repeated = new TensorMap<Inlined>();
+  const inside = (tensor: Tensor) => inlined.get(tensor) ?? repeated.get(tensor);
   for (const node of graph.nodes) {
     const count = uses.get(node);
-    if (count === undefined) continue;
-    const inside = combine(node, inlined);
-    const isFree = inside.sources.size <= 1 && inside.weight <= mostRepeated;
-    if (inside.weight <= mostInlined && (count === 1 || isFree)) inlined.set(resultOf(node), inside);
+    if (takes(node) || !isPointwise(node) || outputs.has(node)) continue;
+    const own = combine(node, inside);
+    if (own.weight > mostInlined) continue;
+    const read = [...own.sources.values()].reduce((sum, elements) => sum + elements, 0);
+    // An eighth more is as good as nothing: the numbers of rows beside the rows.
+    const isFree = 8 * read <= 9 * elementCount(resultOf(node).shape) && own.weight <= mostRepeated;
+    if (count === 1 || (count !== undefined && isFree)) inlined.set(resultOf(node), own);
+    else if (isFree && !isIndexOperation(node)) repeated.set(resultOf(node), own);
   }
-  return (tensor) => inlined.has(tensor);
+  return { isInlined: (tensor) => inlined.has(tensor), isRepeated: (tensor) => repeated.has(tensor) };
+}
+
+/** What {@link chooseInlined} decides. */
+export interface Inlining {
+  /** Computed inside every kernel that uses it, and nowhere in memory. */
+  readonly isInlined: (tensor: Tensor) => boolean;
+  /** In memory for those that need it there, but as well computed from its sources as read. */
+  readonly isRepeated: (tensor: Tensor) => boolean;
 }
 
 /** What an inlined expression takes. */
 interface Inlined {
-  /** Tensors in memory that it reads, small ones aside. */
-  readonly sources: ReadonlySet<string>;
+  /** Tensors in memory that it reads, and how many of their elements. */
+  readonly sources: ReadonlyMap<string, number>;
   /** Operations. */
   readonly weight: number;
 }
 
-function combine(node: Node, inlined: TensorMap<Inlined>): Inlined {
-  const sources = new Set<string>();
+function combine(node: Node, inside: (tensor: Tensor) => Inlined | undefined): Inlined {
+  const sources = new Map<string, number>();
   const size = elementCount(resultOf(node).shape);
+  const read = (source: string, elements: number) =>
+    sources.set(source, Math.max(elements, sources.get(source) ?? 0));
   let weight = 1;
   for (const operand of operandsOf(node)) {
-    const inside = inlined.get(operand);
-    weight += inside?.weight ?? 0;
-    for (const source of inside?.sources ?? []) sources.add(source);
-    if (inside === undefined && 4 * elementCount(operand.shape) > size)
-      sources.add(`${operand.node.id}.${operand.index}`);
+    const own = inside(operand);
+    weight += own?.weight ?? 0;
+    // Of what a slice is cut from, only the slice is read.
+    for (const [source, elements] of own?.sources ?? []) read(source, Math.min(size, elements));
+    if (own === undefined)
+      read(`${operand.node.id}.${operand.index}`, Math.min(size, elementCount(operand.shape)));
   }
   return { sources, weight };
 }

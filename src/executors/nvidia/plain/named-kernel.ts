@@ -26,15 +26,16 @@ export function kernelOf(
   return namedKernel(kind, rest, [grid, 1, 1], [threads, 1, 1]);
 }
 
-/** A kernel named by what it does; `rest` is its source from the parameters on. */
+/** A kernel named by what it does; `rest` is its source from the parameters on, `attributes` what stands before. */
 export function namedKernel(
   kind: string,
   rest: string,
   grid: Kernel['grid'],
   block: Kernel['block'],
   sharedBytes = 0,
+  attributes = '',
 ): Kernel {
-  const key = `${rest}\n${grid}\n${block}\n${sharedBytes}`;
+  const key = `${attributes}${rest}\n${grid}\n${block}\n${sharedBytes}`;
   const name = `${kind}_${createHash('sha256').update(key).digest('hex').slice(0, 16)}`;
-  return { name, source: `extern "C" __global__ void ${name}${rest}`, grid, block, sharedBytes };
+  return { name, source: `extern "C" __global__ ${attributes}void ${name}${rest}`, grid, block, sharedBytes };
 }

@@ -3,7 +3,7 @@ import { type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../..
 import type { Partition, Stage } from '../kernel.ts';
 import { attentionKernels } from './attention.ts';
 import { ExpressionWriter, isPointwise, type KernelContext, resultOf, storageType } from './expression.ts';
-import { chooseInlined } from './inlining.ts';
+import { chooseInlined, type Inlining } from './inlining.ts';
 import { kernelOf } from './named-kernel.ts';
 import { reductionStages } from './reduction.ts';
 import { rowKernel } from './rows.ts';
@@ -89,12 +89,12 @@ function pointwiseStage(node: Node, context: KernelContext): Stage {
 }
 
 /** Index type and inlining of a graph. */
-export function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext {
+export function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext & Inlining {
   const largest = graph.nodes.reduce(
     (most, { results }) => Math.max(most, ...results.map(({ shape }) => elementCount(shape))),
     0,
   );
-  return { isInlined: chooseInlined(graph, takes), indexType: largest < 2 ** 30 ? 'int' : 'long long' };
+  return { ...chooseInlined(graph, takes), indexType: largest < 2 ** 30 ? 'int' : 'long long' };
 }
 /** Whether a constant of one value has a use that reads memory. */
 export function isNeededInMemory(graph: Graph, constant: Node, takes: (node: Node) => boolean): boolean {

@@ -53,4 +53,9 @@ __device__ __forceinline__ void load4(float* r, const float* p, long long i) { c
 __device__ __forceinline__ void load2(float* r, const float* p, long long i) { const float2 v = *(const float2*)(p + i); r[0] = v.x; r[1] = v.y; }
 __device__ __forceinline__ void store4(float* p, long long i, const float* r) { *(float4*)(p + i) = make_float4(r[0], r[1], r[2], r[3]); }
 __device__ __forceinline__ void store2(float* p, long long i, const float* r) { *(float2*)(p + i) = make_float2(r[0], r[1]); }
+__device__ __forceinline__ unsigned bf16_pair(float a, float b) { return (unsigned)float_to_bf16(a) | (unsigned)float_to_bf16(b) << 16; }
+__device__ __forceinline__ void load2(float* r, const bf16* p, long long i) { const unsigned v = *(const unsigned*)(p + i); r[0] = __uint_as_float(v << 16); r[1] = __uint_as_float(v & 0xffff0000u); }
+__device__ __forceinline__ void load4(float* r, const bf16* p, long long i) { const uint2 v = *(const uint2*)(p + i); r[0] = __uint_as_float(v.x << 16); r[1] = __uint_as_float(v.x & 0xffff0000u); r[2] = __uint_as_float(v.y << 16); r[3] = __uint_as_float(v.y & 0xffff0000u); }
+__device__ __forceinline__ void store2(bf16* p, long long i, const float* r) { *(unsigned*)(p + i) = bf16_pair(r[0], r[1]); }
+__device__ __forceinline__ void store4(bf16* p, long long i, const float* r) { *(uint2*)(p + i) = make_uint2(bf16_pair(r[0], r[1]), bf16_pair(r[2], r[3])); }
 `;

@@ -28,7 +28,9 @@ import type { CpuKernels } from './compile.ts';
 export interface Generator {
   readonly partition: Partition;
   /** Rewrites a graph before it is cut; default: not at all. */
-  readonly prepare?: (graph: Graph) => Graph;
+  readonly prepare?: (graph: Graph, isNarrow: (node: Node) => boolean) => Graph;
+  /** What libraries compute in bf16; default: nothing. */
+  readonly isNarrow?: (node: Node) => boolean;
 }
 
 /** A graph planned as the NVIDIA executor plans it, library nodes left to the reference executor's kernels. */
@@ -53,7 +55,7 @@ export function planStandIn(
 ): StandInProgram {
   const takes = ({ op }: Node) => libraryOps.includes(op) || alsoLibrary.includes(op);
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-  const prepared = generator.prepare?.(inlined) ?? inlined;
+  const prepared = generator.prepare?.(inlined, generator.isNarrow ?? (() => false)) ?? inlined;
   const stages = generator.partition(prepared, { takes });
   const program = planProgram(prepared, stages, donate, () => ({ scratch: [], kernels: [], bind: () => [] }));
   return { program, stages };
