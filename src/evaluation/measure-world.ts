@@ -6,14 +6,7 @@ import { halvesOf } from './halves.ts';
 import { fitMotion, fitSpin, type MotionSeen, type PathPoint, staysInPlace } from './motion-fit.ts';
 import { toOklabVideo } from './oklab-video.ts';
 import { estimatePlate, withPlate } from './plate.ts';
-import {
-  errorsAtAngles,
-  evenlyChosen,
-  fitShape,
-  type ShapeFit,
-  type Sighting,
-  uprightPose,
-} from './shape.ts';
+import { errorsAtAngles, fitShape, type ShapeFit, type Sighting, uprightPose } from './shape.ts';
 import type { Fit } from './silhouette.ts';
 import { pixelsOf, Synthesizer } from './synthesis.ts';
 import { centreOf, type Track, TrackFinder } from './tracks.ts';
@@ -55,8 +48,8 @@ const worthCutting = 0.12;
 const cutShare = 0.66;
 /** An object is hidden where so much of its place is another's. */
 const hidingShare = 0.35;
-/** Frames in which it is looked for turning. */
-const framesForSpin = 13;
+/** Frames, one after the other, in which it is looked for turning: with gaps, stripes would seem to turn backwards. */
+const framesForSpin = 17;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
 const mayTurnWithin = 0.06;
 
@@ -230,10 +223,8 @@ class TrackedObject {
   }
 
   #spin() {
-    const some = evenlyChosen([...this.#sightings.keys()], framesForSpin).flatMap((i) => {
-      const sighting = this.#sightings[i];
-      return sighting === undefined ? [] : [sighting];
-    });
+    const skipped = Math.max(0, Math.floor((this.#sightings.length - framesForSpin) / 2));
+    const some = this.#sightings.slice(skipped, skipped + framesForSpin);
     const { poses } = this.#fit;
     const centre = {
       x: median(poses.map(({ x }) => x)),
