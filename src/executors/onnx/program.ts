@@ -33,7 +33,7 @@ export function planProgram(
     if (wanted.length === 0) continue;
     const lowered = lower(stage.graph, wanted);
     const feeds = lowered.inputs.map((index) => [`i${index}`, at(stage.inputs, index)] as const);
-    const fetches = lowered.outputs.map((name, i) => [name, at(stage.outputs, at(wanted, i))] as const);
+    const fetches = lowered.outputs.map(({ name }, i) => [name, at(stage.outputs, at(wanted, i))] as const);
     for (const [, slot] of feeds) read.add(slot);
     planned.unshift({ lowered, feeds, fetches });
   }
