@@ -1,20 +1,14 @@
 import type * as Ort from 'onnxruntime-common';
 import { sameShape } from '../../tensor/shape.ts';
-import type { HostSettings, ModelOutput, SessionModel, Transfer } from './messages.ts';
+import type { HostSettings, SessionModel, Transfer } from './messages.ts';
 import { copierModel } from './model.ts';
-import type { NamedValues, Runtime } from './runtime.ts';
+import type { Runtime, SessionRun } from './runtime.ts';
 
 /** The part of ONNX Runtime's JavaScript API that both its Node and its browser packages have. */
 export type OrtApi = Pick<typeof Ort, 'InferenceSession' | 'Tensor'>;
 
-/** A session and what it gives. */
-export interface JsSession {
-  readonly session: Ort.InferenceSession;
-  readonly outputs: ReadonlyMap<string, ModelOutput>;
-}
-
 /** ONNX Runtime through its JavaScript packages. */
-export class JsRuntime implements Runtime<JsSession, Ort.Tensor> {
+export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
   /** Downloads show the memory of the value itself. */
   readonly handsOver = false;
   private readonly ort: OrtApi;
@@ -30,12 +24,11 @@ export class JsRuntime implements Runtime<JsSession, Ort.Tensor> {
     this.settings = settings;
   }
 
-  async createSession({ model, outputs, pool }: SessionModel): Promise<JsSession> {
-    const session = await this.ort.InferenceSession.create(model, this.sessionOptions(pool));
-    return { session, outputs: new Map(outputs.map((output) => [output.name, output])) };
+  createSession({ model, pool }: SessionModel): Promise<Ort.InferenceSession> {
+    return this.ort.InferenceSession.create(model, this.sessionOptions(pool));
   }
 
-  releaseSession({ session }: JsSession): Promise<void> {
+  releaseSession(session: Ort.InferenceSession): Promise<void> {
     return session.release();
   }
 
@@ -70,17 +63,20 @@ export class JsRuntime implements Runtime<JsSession, Ort.Tensor> {
     if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) data.buffer.transfer(0);
   }
 
-  async run(
-    { session, outputs }: JsSession,
-    feeds: NamedValues<Ort.Tensor>,
-    fetches: readonly string[],
-  ): Promise<readonly Ort.Tensor[]> {
-    const results = await session.run(Object.fromEntries(feeds));
-    return fetches.map((name) => {
+  async run({
+    session,
+    feeds,
+    fetches,
+    flat,
+  }: SessionRun<Ort.InferenceSession, Ort.Tensor>): Promise<readonly Ort.Tensor[]> {
+    const given = flat
+      ? feeds.map(([name, value]) => [name, value.dims.length > 0 ? value.reshape([value.size]) : value])
+      : feeds;
+    const results = await session.run(Object.fromEntries(given));
+    return fetches.map(({ name, shape }) => {
       const tensor = results[name];
-      const output = outputs.get(name);
-      if (tensor === undefined || output === undefined) throw new Error(`the session gave no output ${name}`);
-      return sameShape(output.modelShape, output.shape) ? tensor : tensor.reshape(output.shape);
+      if (tensor === undefined) throw new Error(`the session gave no output ${name}`);
+      return sameShape(tensor.dims, shape) ? tensor : tensor.reshape(shape);
     });
   }
 

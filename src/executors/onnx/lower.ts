@@ -1,5 +1,5 @@
 import { inlineCalls, TensorMap } from '../../tensor/rewrite.ts';
-import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
+import { at, GraphError, type Shape, type TensorType } from '../../tensor/shape.ts';
 import {
   type Graph,
   type Node,
@@ -11,9 +11,10 @@ import {
 } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
 import { borderType, Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
+import { flattened, inPlacePairs } from './flat.ts';
 import { findFusions } from './fusion.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
-import type { ModelOutput } from './messages.ts';
+import type { Fetch, FlatStage } from './messages.ts';
 
 /** A graph, or the part of it that is wanted, as an ONNX model. */
 export interface LoweredGraph {
@@ -21,13 +22,37 @@ export interface LoweredGraph {
   /** The graph inputs that the model reads, under the names `i0`, `i1`, ..: one that nothing needs is not declared. */
   readonly inputs: readonly number[];
   /** The model's name and type for each wanted output. */
-  readonly outputs: readonly ModelOutput[];
+  readonly outputs: readonly Fetch[];
   /** Bytes of every value that the model makes. */
   readonly bytes: number;
+  /** Set when the model is elementwise over vectors of any length. */
+  readonly flat?: FlatStage;
 }
 
 /** Lowers a graph, calls inlined, to one ONNX model that makes the outputs of the given indices. */
 export function lowerGraph(graph: Graph, wanted: readonly number[], target: LoweringTarget): LoweredGraph {
+  const flat = target.device === 'cpu' ? flattened(graph, wanted) : undefined;
+  if (flat === undefined) return lowerOutputs(graph, wanted, target, (shape) => shape);
+  const indices = wanted.map((_, index) => index);
+  const lowered = lowerOutputs(flat, indices, target, (shape) => shape.map(() => 'n'));
+  const inPlace = inPlacePairs(flat).map(
+    ([output, input]) => [output, lowered.inputs.indexOf(input)] as const,
+  );
+  const outputs = lowered.outputs.map((fetch, i) => ({
+    ...fetch,
+    shape: at(graph.outputs, at(wanted, i)).shape,
+  }));
+  // It runs on short stretches, so that its intermediate values stay small.
+  return { ...lowered, outputs, bytes: 0, flat: { inPlace } };
+}
+
+/** @param declared the shape that the model declares for an input or output. */
+function lowerOutputs(
+  graph: Graph,
+  wanted: readonly number[],
+  target: LoweringTarget,
+  declared: (shape: Shape) => readonly (number | string)[],
+): LoweredGraph {
   const emit = new Emitter(target);
   const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const nodes = nodesOf(outputs);
@@ -41,7 +66,7 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
     inputs.push(index);
     const { shape, dtype } = input;
     const border = borderType(dtype, emit.device);
-    const value = { name: emit.model.input(`i${index}`, border, shape), shape, dtype };
+    const value = { name: emit.model.input(`i${index}`, border, declared(shape)), shape, dtype };
     values.set(input, border === holdingType(dtype) ? value : emit.castTo(value, holdingType(dtype), dtype));
   });
   const fusions = findFusions(nodes, outputs, emit.device);
@@ -58,7 +83,7 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
     }
   }
   return {
-    outputs: declareOutputs(emit, outputs, values),
+    outputs: declareOutputs(emit, outputs, values, declared),
     model: emit.model.finish(),
     inputs,
     bytes: emit.bytes,
@@ -69,7 +94,12 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
  * Names the outputs. A model may not give back an input, nor one value twice: those are copied. On the CPU a value that
  * was reshaped last is given in its shape before: the reshaping would copy it.
  */
-function declareOutputs(emit: Emitter, outputs: readonly Tensor[], values: TensorMap<Value>): ModelOutput[] {
+function declareOutputs(
+  emit: Emitter,
+  outputs: readonly Tensor[],
+  values: TensorMap<Value>,
+  declared: (shape: Shape) => readonly (number | string)[],
+): Fetch[] {
   const names = new Set<string>();
   return outputs.map((output) => {
     const border = borderType(output.dtype, emit.device);
@@ -78,7 +108,7 @@ function declareOutputs(emit: Emitter, outputs: readonly Tensor[], values: Tenso
     const source = emit.device === 'cpu' ? emit.unreshaped(value) : value;
     const isTaken = names.has(source.name) || !emit.model.isMade(source.name);
     const { name, shape } = isTaken ? emit.op('Identity', [value], value) : source;
-    emit.model.output(name, border, shape);
+    emit.model.output(name, border, declared(shape));
     names.add(name);
     return {
       name,

@@ -10,14 +10,13 @@ export interface Transfer {
 /** An ONNX model to make a session of. */
 export interface SessionModel {
   readonly model: Uint8Array;
-  /** Its outputs, in the order in which they are fetched. */
-  readonly outputs: readonly ModelOutput[];
   /** Whether the session may keep memory for its next run; one that makes large values had better not. */
   readonly pool: boolean;
 }
 
-/** Name, type and shape of an output of a model. */
-export interface ModelOutput extends Omit<Transfer, 'data'> {
+/** An output of a model that a stage wants. */
+export interface Fetch extends Omit<Transfer, 'data'> {
+  /** Its name in the model. */
   readonly name: string;
   /** Its shape in the model, where it may be another with as many elements. */
   readonly modelShape: readonly number[];
@@ -28,10 +27,21 @@ export interface HostStage {
   readonly session: string;
   /** Slot of each fed value, with the name that the model reads it under. */
   readonly feeds: readonly (readonly [name: string, slot: number])[];
-  /** Slot of each fetched value, with its name in the model. */
-  readonly fetches: readonly (readonly [name: string, slot: number])[];
+  /** Slot of each fetched value. */
+  readonly fetches: readonly (readonly [fetch: Fetch, slot: number])[];
   /** Slots that nothing reads after this stage. */
   readonly last: readonly number[];
+  /**
+   * Set when the model is elementwise over vectors of any length: its values have other shapes with as many elements,
+   * or are scalars.
+   */
+  readonly flat?: FlatStage;
+}
+
+/** What is known of an elementwise stage. */
+export interface FlatStage {
+  /** Fed values whose memory fetched ones may take over, as indices of both. */
+  readonly inPlace: readonly (readonly [fetch: number, feed: number])[];
 }
 
 /** A compiled graph as the session host runs it. Slots 0 to inputs-1 are given. */

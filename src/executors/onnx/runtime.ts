@@ -1,7 +1,14 @@
-import type { HostSettings, SessionModel, Transfer } from './messages.ts';
+import type { Fetch, HostSettings, HostStage, SessionModel, Transfer } from './messages.ts';
 
-/** What a run of a session takes or gives: values by the names that the model has for them. */
-export type NamedValues<Value> = readonly (readonly [name: string, value: Value])[];
+/** A run of a session. */
+export interface SessionRun<Session, Value> extends Pick<HostStage, 'flat'> {
+  readonly session: Session;
+  /** Values by the names that the model has for them. */
+  readonly feeds: readonly (readonly [name: string, value: Value])[];
+  readonly fetches: readonly Fetch[];
+  /** Fed values that nobody reads after this run; results may be the same values, overwritten. */
+  readonly spare: ReadonlySet<Value>;
+}
 
 /**
  * A way to ONNX Runtime: its JavaScript packages or its C library. Owns nothing; the session host says when sessions
@@ -23,7 +30,7 @@ export interface Runtime<Session, Value> {
   /** Frees a value's memory now. */
   release(value: Value): void;
   /** Runs a session and gives what was fetched, in order. */
-  run(session: Session, feeds: NamedValues<Value>, fetches: readonly string[]): Promise<readonly Value[]>;
+  run(run: SessionRun<Session, Value>): Promise<readonly Value[]>;
   /** Called when a program is dropped: memory that was kept for it may go. */
   trim(): void;
   /** Frees everything. Called last. */

@@ -131,12 +131,16 @@ export class SessionHost<Session, Value> {
 
   private async runStage(stage: HostStage, slots: Map<number, Value>, made: Set<Value>): Promise<void> {
     const feeds = stage.feeds.map(([name, slot]) => [name, found('value', slots, slot)] as const);
-    const session = found('session', this.sessions, stage.session);
-    const results = await this.runtime.run(
-      session,
+    const dying = stage.last.flatMap((slot) => slots.get(slot) ?? []);
+    const results = await this.runtime.run({
+      session: found('session', this.sessions, stage.session),
       feeds,
-      stage.fetches.map(([name]) => name),
-    );
+      fetches: stage.fetches.map(([fetch]) => fetch),
+      spare: new Set(dying.filter((value) => made.has(value))),
+      ...(stage.flat && { flat: stage.flat }),
+    });
+    // Values that results took over are in their slots no more.
+    for (const slot of stage.last) if (results.includes(slots.get(slot) as Value)) slots.delete(slot);
     stage.fetches.forEach(([, slot], index) => {
       const value = results[index];
       if (value === undefined) throw new Error(`the session gave no output ${index}`);

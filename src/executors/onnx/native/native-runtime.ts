@@ -1,16 +1,10 @@
 import koffi from 'koffi';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
-import type { HostSettings, ModelOutput, SessionModel, Transfer } from '../messages.ts';
+import type { HostSettings, SessionModel, Transfer } from '../messages.ts';
 import { copierModel, onnxTypes } from '../model.ts';
-import type { NamedValues, Runtime } from '../runtime.ts';
+import type { Runtime, SessionRun } from '../runtime.ts';
 import { loadOrt, type OrtNative } from './api.ts';
 import { type Block, MemoryPool } from './memory-pool.ts';
-
-/** A session of the library, with the names that it is called by. */
-export interface NativeSession {
-  readonly handle: bigint;
-  readonly outputs: ReadonlyMap<string, ModelOutput>;
-}
 
 /** A tensor: an `OrtValue` over memory of the pool. */
 export interface NativeValue extends Omit<Transfer, 'data'> {
@@ -29,6 +23,8 @@ const elementTypes: Readonly<Record<Transfer['type'], number>> = {
 const fatal = 4;
 /** `OrtArenaAllocator`, `OrtMemTypeDefault`. */
 const [arenaAllocator, defaultMemory] = [1, 0];
+/** Elements of a stretch of an elementwise run: a dozen values of this length fit the cache of a core. */
+const stretch = 2 ** 16;
 /** `kSameAsRequested`: an arena that grows by what is asked for, instead of by powers of two. */
 const sameAsRequested = 1n;
 
@@ -36,7 +32,7 @@ const sameAsRequested = 1n;
  * ONNX Runtime through its C functions, on the CPU. Values lie in memory of ours: sessions write outputs in place, and
  * nothing is copied between them. One thread pool and one arena serve all sessions.
  */
-export class NativeRuntime implements Runtime<NativeSession, NativeValue> {
+export class NativeRuntime implements Runtime<bigint, NativeValue> {
   readonly handsOver = true;
   private readonly ort: OrtNative;
   private readonly pool = new MemoryPool();
@@ -63,20 +59,19 @@ export class NativeRuntime implements Runtime<NativeSession, NativeValue> {
     this.sharesThreads = threads === 0 && this.canShareThreads();
   }
 
-  async createSession({ model, outputs, pool }: SessionModel): Promise<NativeSession> {
+  async createSession({ model, pool }: SessionModel): Promise<bigint> {
     const options = this.sessionOptions(pool);
     try {
-      const handle = made((out) =>
+      return made((out) =>
         this.ort.CreateSessionFromArray(this.environment, model, model.byteLength, options, out),
       );
-      return { handle, outputs: new Map(outputs.map((output) => [output.name, output])) };
     } finally {
       this.ort.ReleaseSessionOptions(options);
     }
   }
 
-  async releaseSession({ handle }: NativeSession): Promise<void> {
-    this.ort.ReleaseSession(handle);
+  async releaseSession(session: bigint): Promise<void> {
+    this.ort.ReleaseSession(session);
   }
 
   upload(transfer: Transfer): NativeValue {
@@ -111,33 +106,20 @@ export class NativeRuntime implements Runtime<NativeSession, NativeValue> {
     this.pool.give(block);
   }
 
-  async run(
-    session: NativeSession,
-    feeds: NamedValues<NativeValue>,
-    fetches: readonly string[],
-  ): Promise<readonly NativeValue[]> {
-    const outputs = fetches.map((name) => {
-      const output = session.outputs.get(name);
-      if (output === undefined) throw new Error(`the session has no output ${name}`);
-      return output;
-    });
-    const results = outputs.map(({ type, modelShape }) => this.newValue({ type, shape: modelShape }));
+  async run(run: SessionRun<bigint, NativeValue>): Promise<readonly NativeValue[]> {
+    const taken = takeOver(run);
+    const results = run.fetches.map(
+      (fetch, index) => taken[index] ?? this.newValue({ type: fetch.type, shape: fetch.modelShape }),
+    );
     try {
-      this.ort.Run(
-        session.handle,
-        null,
-        this.addresses(feeds.map(([name]) => name)),
-        handles(feeds.map(([, value]) => value)),
-        feeds.length,
-        this.addresses(fetches),
-        fetches.length,
-        handles(results),
-      );
+      if (run.flat === undefined)
+        this.call(run, handles(run.feeds.map(([, value]) => value)), handles(results));
+      else this.callOnStretches(run, results);
     } catch (error) {
-      for (const value of results) this.release(value);
+      for (const [index, value] of results.entries()) if (taken[index] === undefined) this.release(value);
       throw error;
     }
-    return results.map((value, index) => this.reshaped(value, at(outputs, index).shape));
+    return results.map((value, index) => this.reshaped(value, at(run.fetches, index).shape));
   }
 
   trim(): void {
@@ -148,6 +130,52 @@ export class NativeRuntime implements Runtime<NativeSession, NativeValue> {
     this.pool.trim();
     this.ort.ReleaseMemoryInfo(this.memoryInfo);
     this.ort.ReleaseEnv(this.environment);
+  }
+
+  /** Runs a session on values given by their handles. */
+  private call(
+    { session, feeds, fetches }: SessionRun<bigint, NativeValue>,
+    inputs: BigUint64Array,
+    outputs: BigUint64Array,
+  ): void {
+    this.ort.Run(
+      session,
+      null,
+      this.addresses(feeds.map(([name]) => name)),
+      inputs,
+      feeds.length,
+      this.addresses(fetches.map(({ name }) => name)),
+      fetches.length,
+      outputs,
+    );
+  }
+
+  /** Runs an elementwise session stretch by stretch, so that what it makes in between stays in the cache. */
+  private callOnStretches(run: SessionRun<bigint, NativeValue>, results: readonly NativeValue[]): void {
+    const size = elementCount(at(results, 0).shape);
+    const inputs = run.feeds.map(([, value]) => value);
+    for (let start = 0; start < size; start += stretch) {
+      const end = Math.min(size, start + stretch);
+      const parts = [...inputs, ...results].map((value) =>
+        value.shape.length === 0 ? undefined : this.part(value, start, end),
+      );
+      const used = BigUint64Array.from(
+        [...inputs, ...results],
+        ({ handle }, index) => parts[index]?.handle ?? handle,
+      );
+      try {
+        this.call(run, used.subarray(0, inputs.length), used.subarray(inputs.length));
+      } finally {
+        for (const part of parts) if (part !== undefined) this.ort.ReleaseValue(part.handle);
+      }
+    }
+  }
+
+  /** Elements of a value, as a vector over the same memory. */
+  private part({ type, block }: NativeValue, start: number, end: number): NativeValue {
+    const bytes = elementBytes[type] * start;
+    const moved = { ...block, offset: block.offset + bytes, address: block.address + BigInt(bytes) };
+    return this.valueIn(moved, { type, shape: [end - start] });
   }
 
   private registerArena(): void {
@@ -234,6 +262,21 @@ export class NativeRuntime implements Runtime<NativeSession, NativeValue> {
       return koffi.address(known);
     });
   }
+}
+
+/** For each result the fed value whose memory it takes over, if any: one that nobody reads later, fed once. */
+function takeOver({
+  feeds,
+  fetches,
+  flat,
+  spare,
+}: SessionRun<bigint, NativeValue>): (NativeValue | undefined)[] {
+  const partner = new Map(flat?.inPlace);
+  return fetches.map((_, index) => {
+    const value = feeds[partner.get(index) ?? -1]?.[1];
+    const fits = value !== undefined && spare.has(value);
+    return fits && feeds.filter(([, other]) => other === value).length === 1 ? value : undefined;
+  });
 }
 
 /** The handle that a function writes. */
