@@ -5,6 +5,7 @@ import { copierModel, onnxTypes } from '../model.ts';
 import type { Runtime, SessionRun } from '../runtime.ts';
 import { loadOrt, type OrtNative } from './api.ts';
 import { type Block, MemoryPool } from './memory-pool.ts';
+import { returnLargeAllocations } from './system-memory.ts';
 
 /** A tensor: an `OrtValue` over memory of the pool. */
 export interface NativeValue extends Omit<Transfer, 'data'> {
@@ -45,9 +46,11 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
   /** @throws Error when there is no library for this platform. */
   constructor() {
     const ort = loadOrt();
+    returnLargeAllocations();
     this.ort = ort;
     const threading = made((out) => ort.CreateThreadingOptions(out));
-    ort.SetGlobalSpinControl(threading, 1);
+    // Threads that wait for work would spin on cores that others could use.
+    ort.SetGlobalSpinControl(threading, 0);
     this.environment = made((out) => ort.CreateEnvWithGlobalThreadPools(fatal, 'zoetrope', threading, out));
     ort.ReleaseThreadingOptions(threading);
     this.memoryInfo = made((out) => ort.CreateCpuMemoryInfo(arenaAllocator, defaultMemory, out));
