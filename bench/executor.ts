@@ -224,7 +224,8 @@ async function rawMatmuls(
     logSeverityLevel: 3,
     ...(threads > 0 && { intraOpNumThreads: threads }),
     extra: {
-      session: { intra_op: { allow_spinning: '1' }, force_spinning_stop: '1' },
+      // Idle threads sleep, as ours do: spinning ones would take cores from whatever else runs.
+      session: { intra_op: { allow_spinning: '0' } },
       // All layers multiply the same activations; each is to do so itself.
       optimization: { disable_specified_optimizers: 'CommonSubexpressionElimination' },
     },
