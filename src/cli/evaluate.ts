@@ -1,35 +1,15 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { loadModel, modelFolder } from '../app.ts';
-import { checkWritable, writeFileAtomic } from '../atomic-file.ts';
-import { renderWorld } from '../data/worlds/render.ts';
-import { type Camera, cameraKinds, motionKinds, type Weather, weathers } from '../data/worlds/scene.ts';
-import { measureAutoencoder } from '../evaluation/autoencoder-quality.ts';
-import { type Degradation, degraded } from '../evaluation/degrade.ts';
-import { measureFlowLoss } from '../evaluation/flow-loss.ts';
+import { checkWritable } from '../atomic-file.ts';
+import { cameraKinds, weathers } from '../data/worlds/scene.ts';
 import type { ClipShape } from '../evaluation/held-out-clips.ts';
-import { type HeldOutPrompt, heldOutPrompts } from '../evaluation/held-out-prompts.ts';
-import { WorldMeter } from '../evaluation/measure-world.ts';
-import { measurePrompts, type PromptResult, type VideoMaker } from '../evaluation/prompt-accuracy.ts';
-import { promptSheet, sheetText } from '../evaluation/prompt-sheet.ts';
-import {
-  type EvaluationReport,
-  reportFormat,
-  reportJson,
-  reportTable,
-  resumedReport,
-  type SizeReport,
-  shapeName,
-} from '../evaluation/report.ts';
-import { generate, planGeneration } from '../pipeline/generate.ts';
-import type { SamplingRequest } from '../pipeline/request.ts';
+import { type EvaluationReport, resumedReport } from '../evaluation/report.ts';
+import { planGeneration } from '../pipeline/generate.ts';
 import type { VideoModel } from '../pipeline/video-model.ts';
-import { fold, keyFromSeed } from '../random/philox.ts';
 import { fileDigest } from '../storage/file-digest.ts';
-import { joinFrames, type Video } from '../video/frames.ts';
-import { encodePng } from '../video/png.ts';
-import { defineCommand, numberOption, suggestion, type Terminal, UsageError } from './command.ts';
-import { createProgress } from './progress.ts';
+import { defineCommand, numberOption, suggestion, UsageError } from './command.ts';
+import { Evaluation, type EvaluationPlan, parts, type Source } from './evaluation-run.ts';
 import {
   asUsage,
   deviceChoice,
@@ -37,10 +17,6 @@ import {
   samplingRequest,
   threadsOption,
 } from './sampling-options.ts';
-
-/** What can be measured. */
-const parts = ['prompts', 'autoencoder', 'flow'] as const;
-type Part = (typeof parts)[number];
 
 const {
   out: _out,
@@ -59,6 +35,7 @@ motion, background, time of day, number of objects. Its autoencoder is given hel
 transformer held-out latents (flow loss by timestep). Prints a table with 95% confidence intervals.
 
 --rendered measures the measurement: scenes are rendered rather than generated, so that all should be right.
+--reconstructed sends them through the model's autoencoder too: no transformer can do better than that.
 
 Stopped with Ctrl-C, the same command with the same --out goes on where it was.
 
@@ -86,6 +63,7 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     out: { type: 'string', value: 'FILE', short: 'o', help: 'Results as JSON' },
     sheets: { type: 'string', value: 'DIR', help: 'Write sheets of frames, 20 prompts each, to look at' },
     rendered: { type: 'boolean', help: 'Render the scenes of the prompts instead of asking a model' },
+    reconstructed: { type: 'boolean', help: 'Render them, then encode and decode them' },
     camera: {
       type: 'string',
       value: 'KIND,…',
@@ -105,14 +83,15 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
   example: 'zoetrope evaluate --model micro --prompts 200 --size 64x64,96x64,64x112 --out evaluation.json',
   async run({ values, terminal }) {
     const wanted = chosen('only', values.only ?? parts.join(), parts);
-    const plan: Plan = {
+    const source = sourceOption(values);
+    const plan: EvaluationPlan = {
       model: values.model,
       prompts: numberOption('prompts', values.prompts, { min: 1, max: 100_000, integer: true }),
       clips: numberOption('clips', values.clips, { min: 1, max: 100_000, integer: true }),
       shapes: shapesOption(values.size, values.frames, values.fps),
       seed: numberOption('seed', values.seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
-      parts: values.rendered ? ['prompts'] : wanted,
-      rendered: values.rendered,
+      parts: source === 'generated' ? wanted : ['prompts'],
+      source,
       cameras: chosen('camera', values.camera, cameraKinds),
       weathers: chosen('weather', values.weather, weathers),
       spoiling: {
@@ -126,185 +105,13 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     if (values.out !== undefined) await checkWritable(values.out);
     if (values.sheets !== undefined) await mkdir(values.sheets, { recursive: true });
     const options = { device: deviceChoice(values.device), ...threadsOption(values.threads) };
-    await using model = plan.rendered ? undefined : await loadModel(values.model, options);
+    await using model = source === 'rendered' ? undefined : await loadModel(values.model, options);
     if (model !== undefined) checkShapes(model, plan);
     const settings = { ...settingsOf(plan), ...(model && (await modelSettings(plan, model))) };
     const earlier = values.out === undefined ? undefined : await readEarlier(values.out, settings);
     return await new Evaluation(plan, model, settings, values.out, terminal).run(earlier);
   },
 });
-
-interface Plan {
-  readonly model: string;
-  readonly prompts: number;
-  readonly clips: number;
-  readonly shapes: readonly ClipShape[];
-  readonly seed: number;
-  readonly parts: readonly Part[];
-  readonly rendered: boolean;
-  readonly cameras: readonly Camera['kind'][];
-  readonly weathers: readonly Weather[];
-  readonly spoiling: Degradation;
-  readonly request: SamplingRequest;
-  readonly sheets: string | undefined;
-}
-
-/** Prompts between two writings of the results, and on a sheet. */
-const promptsPerSheet = 20;
-
-/** Measures part by part, size by size, and writes the results as they come. */
-class Evaluation {
-  readonly #plan: Plan;
-  readonly #model: VideoModel | undefined;
-  readonly #settings: EvaluationReport['settings'];
-  readonly #out: string | undefined;
-  readonly #terminal: Terminal;
-  readonly #meter = new WorldMeter();
-
-  constructor(
-    plan: Plan,
-    model: VideoModel | undefined,
-    settings: EvaluationReport['settings'],
-    out: string | undefined,
-    terminal: Terminal,
-  ) {
-    this.#plan = plan;
-    this.#model = model;
-    this.#settings = settings;
-    this.#out = out;
-    this.#terminal = terminal;
-  }
-
-  async run(earlier: EvaluationReport | undefined): Promise<number> {
-    const reports = this.#plan.shapes.map(
-      (shape): SizeReport =>
-        earlier?.sizes.find((known) => shapeName(known.shape) === shapeName(shape)) ?? { shape },
-    );
-    for (const [i, report] of reports.entries()) {
-      const save = async (part: Partial<SizeReport>) => {
-        reports[i] = { ...(reports[i] ?? report), ...part };
-        await this.#write(reports);
-      };
-      try {
-        await this.#measure(report, save);
-      } catch (error) {
-        if (!this.#terminal.signal.aborted) throw error;
-        const again = this.#out === undefined ? '' : '; the same command goes on from there';
-        this.#terminal.stderr.write(`\nStopped${again}\n`);
-        this.#terminal.stdout.write(reportTable(this.#report(reports)));
-        return 1;
-      }
-    }
-    this.#terminal.stdout.write(reportTable(this.#report(reports)));
-    return 0;
-  }
-
-  async #measure(report: SizeReport, save: (part: Partial<SizeReport>) => Promise<void>): Promise<void> {
-    const { parts: wanted, seed, clips } = this.#plan;
-    const { shape } = report;
-    const model = this.#model;
-    const { signal } = this.#terminal;
-    if (wanted.includes('autoencoder') && model !== undefined && report.autoencoder === undefined) {
-      const progress = this.#progress(`autoencoder ${shapeName(shape)}`, clips, 'clips');
-      const hooks = { signal, onProgress: progress.update };
-      await save({ autoencoder: await measureAutoencoder(model.codec, shape, { seed, clips }, hooks) });
-      progress.finish();
-    }
-    if (wanted.includes('flow') && model !== undefined && report.flow === undefined) {
-      const progress = this.#progress(`flow loss ${shapeName(shape)}`, 10 * clips, 'evaluations');
-      const hooks = { signal, onProgress: progress.update };
-      await save({ flow: await measureFlowLoss(model, shape, { seed, clips }, hooks) });
-      progress.finish();
-    }
-    if (wanted.includes('prompts')) await this.#measurePrompts(report, save);
-  }
-
-  async #measurePrompts(
-    { shape, prompts: earlier = [] }: SizeReport,
-    save: (part: Partial<SizeReport>) => Promise<void>,
-  ): Promise<void> {
-    const prompts = promptsOf(this.#plan, shape);
-    const progress = this.#progress(`prompts ${shapeName(shape)}`, prompts.length, 'prompts');
-    const results = [...earlier];
-    let rows: { readonly video: Video; readonly result: PromptResult }[] = [];
-    const keep = async () => {
-      await save({ prompts: results.slice() });
-      await this.#writeSheet(shape, rows);
-      rows = [];
-    };
-    const onResult = async (video: Video, result: PromptResult) => {
-      results.push(result);
-      rows.push({ video, result });
-      if (results.length % promptsPerSheet === 0) await keep();
-    };
-    const { signal } = this.#terminal;
-    const hooks = { signal, onProgress: progress.update, onResult };
-    try {
-      await measurePrompts(prompts, this.#maker(shape), this.#meter, { from: earlier.length }, hooks);
-    } finally {
-      if (rows.length > 0) await keep();
-    }
-    progress.finish();
-  }
-
-  #maker(shape: ClipShape): VideoMaker {
-    const { seed, spoiling, request } = this.#plan;
-    const { width, height, frames, rate } = shape;
-    const model = this.#model;
-    if (model === undefined) {
-      return async ({ scene }, index) => {
-        const video = renderWorld(scene, { width, height, rate });
-        const spoilt = spoiling.blur > 0 || spoiling.noise > 0 || spoiling.halved === true;
-        return spoilt ? degraded(video, spoiling, fold(fold(keyFromSeed(seed), 'spoil'), index)) : video;
-      };
-    }
-    return async ({ prompt }, index) => {
-      const pieces: Video[] = [];
-      const asked = { ...request, prompt, seed: seed + index, size: { width, height }, frames, rate };
-      for await (const piece of generate(model, asked, { signal: this.#terminal.signal })) pieces.push(piece);
-      return joinFrames(pieces);
-    };
-  }
-
-  async #writeSheet(
-    shape: ClipShape,
-    rows: readonly { readonly video: Video; readonly result: PromptResult }[],
-  ): Promise<void> {
-    const { sheets } = this.#plan;
-    const [first] = rows;
-    if (sheets === undefined || first === undefined) return;
-    const name = join(sheets, `${shapeName(shape)}-${String(first.result.index).padStart(4, '0')}`);
-    await writeFileAtomic(`${name}.png`, encodePng(promptSheet(rows)));
-    await writeFileAtomic(`${name}.txt`, sheetText(rows.map(({ result }) => result)));
-  }
-
-  #progress(label: string, total: number, unit: string) {
-    return createProgress(this.#terminal, { label, total, unit });
-  }
-
-  #report(sizes: readonly SizeReport[]): EvaluationReport {
-    return { format: reportFormat, settings: this.#settings, sizes };
-  }
-
-  async #write(sizes: readonly SizeReport[]): Promise<void> {
-    if (this.#out !== undefined) await writeFileAtomic(this.#out, reportJson(this.#report(sizes)));
-  }
-}
-
-/** The prompts of a size; of rendered scenes everything is asked, whether the prompt says it or not. */
-function promptsOf(
-  { seed, prompts, cameras, weathers: skies, rendered }: Plan,
-  shape: ClipShape,
-): HeldOutPrompt[] {
-  // A still shows one moment, at which what blinks may be gone.
-  const motions = motionKinds.filter((kind) => shape.frames > 1 || kind !== 'blink');
-  const seconds = shape.frames / shape.rate;
-  const choices = { cameras, weathers: skies, motions };
-  const drawn = heldOutPrompts({ seed, count: prompts, seconds, choices });
-  if (!rendered) return drawn;
-  const says = { place: true, time: true, motion: true, direction: true };
-  return drawn.map((asked) => ({ ...asked, says }));
-}
 
 /** What decides the results, as the file of results keeps it. */
 function settingsOf({
@@ -314,14 +121,14 @@ function settingsOf({
   parts: wanted,
   cameras,
   weathers: skies,
-  rendered,
+  source,
   spoiling,
-}: Plan) {
-  const common = { prompts, clips, seed, parts: wanted, cameras, weathers: skies };
-  return rendered ? { ...common, rendered: spoiling } : common;
+}: EvaluationPlan) {
+  const common = { source, prompts, clips, seed, parts: wanted, cameras, weathers: skies };
+  return source === 'generated' ? common : { ...common, spoiling };
 }
 
-async function modelSettings({ model: name, request }: Plan, model: VideoModel) {
+async function modelSettings({ model: name, request }: EvaluationPlan, model: VideoModel) {
   const { prompt: _prompt, ...sampled } = request;
   const folder = modelFolder(name);
   const [autoencoder, transformer] = await Promise.all(
@@ -338,10 +145,15 @@ async function readEarlier(
   return text === undefined ? undefined : resumedReport(text, settings);
 }
 
-function checkShapes(model: VideoModel, { shapes, request }: Plan): void {
+function checkShapes(model: VideoModel, { shapes, request }: EvaluationPlan): void {
   for (const { width, height, frames, rate } of shapes) {
     asUsage(() => planGeneration(model, { ...request, seed: 0, size: { width, height }, frames, rate }));
   }
+}
+
+function sourceOption(values: { readonly rendered: boolean; readonly reconstructed: boolean }): Source {
+  if (values.reconstructed) return 'reconstructed';
+  return values.rendered ? 'rendered' : 'generated';
 }
 
 function shapesOption(sizes: string, frames: string, fps: string): ClipShape[] {

@@ -2,6 +2,7 @@ import type { Background, Colour, Place, Shape, Time } from '../data/worlds/scen
 import type { Size, Video } from '../video/frames.ts';
 import { BackgroundClassifier } from './background.ts';
 import { ColourModel } from './colour-model.ts';
+import { halvesOf } from './halves.ts';
 import { fitMotion, fitSpin, type MotionSeen, type PathPoint, staysInPlace } from './motion-fit.ts';
 import { toOklabVideo } from './oklab-video.ts';
 import { estimatePlate, withPlate } from './plate.ts';
@@ -48,6 +49,12 @@ const mostObjects = 5;
 const leastGainOfFirst = 15;
 const leastGain = 130;
 const leastGainOfFoam = 250;
+/** What leaves less unexplained than this is one object; more, it may be two alike that touch. */
+const worthCutting = 0.12;
+/** Two objects must leave less unexplained than this share of what one does. */
+const cutShare = 0.66;
+/** An object is hidden where so much of its place is another's. */
+const hidingShare = 0.35;
 /** Frames in which it is looked for turning. */
 const framesForSpin = 13;
 /** An object whose centre wanders less than this share of the shorter side, in standard deviations, may be turning. */
@@ -79,13 +86,14 @@ export class WorldMeter {
     for (let i = 0; i < mostObjects; i++) {
       const track = finder.next(likeliest === undefined ? leastGainOfFirst : leastGain);
       if (track === undefined) break;
-      const found = new TrackedObject(video, synthesizer, track);
-      const seen = found.seen();
-      if (likeliest === undefined || seen.unexplained < likeliest.unexplained) likeliest = seen;
-      const isGlitter =
-        background.place === 'sea' && seen.colour === 'white' && seen.gain < leastGainOfFoam * scale;
-      if (seen.unexplained <= mostUnexplained && !isGlitter) objects.push(seen);
-      for (const { frame, pixels } of found.pixels()) finder.crossOut(frame, pixels);
+      for (const found of apart(new TrackedObject(video, synthesizer, finder, track))) {
+        const seen = found.seen();
+        if (likeliest === undefined || seen.unexplained < likeliest.unexplained) likeliest = seen;
+        const isFoam =
+          background.place === 'sea' && seen.colour === 'white' && seen.gain < leastGainOfFoam * scale;
+        if (seen.unexplained <= mostUnexplained && !isFoam) objects.push(seen);
+        for (const { frame, pixels } of found.pixels()) finder.crossOut(frame, pixels);
+      }
     }
     // What is most like a shape is called the object where nothing is much like one.
     if (objects.length === 0 && likeliest !== undefined) objects.push(likeliest);
@@ -108,19 +116,32 @@ export class WorldMeter {
   }
 }
 
+/**
+ * What was taken for one object as the two alike that it is, where that explains the frames much better; else itself.
+ */
+function apart(whole: TrackedObject): readonly TrackedObject[] {
+  if (whole.unexplained < worthCutting) return [whole];
+  const halves = whole.halves();
+  const [a, b] = halves;
+  const better = 0.5 * (a.unexplained + b.unexplained) < cutShare * whole.unexplained;
+  return better && a.shape === b.shape ? halves : [whole];
+}
+
 /** An object that is followed through a video: its shape, its poses, its motion. */
 class TrackedObject {
   readonly #video: Video;
   readonly #synthesizer: Synthesizer;
+  readonly #finder: TrackFinder;
   readonly #track: Track;
   readonly #sightings: readonly Sighting[];
   readonly #fit: ShapeFit;
   readonly #poses: readonly Fit[];
 
-  constructor(video: Video, synthesizer: Synthesizer, track: Track) {
+  constructor(video: Video, synthesizer: Synthesizer, finder: TrackFinder, track: Track) {
     const { width, height } = video;
     this.#video = video;
     this.#synthesizer = synthesizer;
+    this.#finder = finder;
     this.#track = track;
     this.#sightings = track.regions.flatMap((region, frame) => {
       const values = track.values.subarray(frame * width * height, (frame + 1) * width * height);
@@ -135,14 +156,30 @@ class TrackedObject {
     this.#poses = this.#sightings.map((sighting) => uprightPose(sighting, fit.turned ? 'ball' : fit.shape));
   }
 
+  get shape(): Shape {
+    return this.#fit.shape;
+  }
+
+  get unexplained(): number {
+    return this.#fit.error / Math.max(1, this.#fit.without);
+  }
+
+  /** The same track as two objects that touch. */
+  halves(): readonly [TrackedObject, TrackedObject] {
+    const [a, b] = halvesOf(this.#track, this.#video.width);
+    return [
+      new TrackedObject(this.#video, this.#synthesizer, this.#finder, a),
+      new TrackedObject(this.#video, this.#synthesizer, this.#finder, b),
+    ];
+  }
+
   seen(): ObjectSeen {
-    const { shape, error, without } = this.#fit;
     return {
       colour: this.#track.colour,
-      shape,
+      shape: this.shape,
       motion: this.#video.frames === 1 ? undefined : this.#motion(),
       gain: this.#track.gain / this.#sightings.length,
-      unexplained: error / Math.max(1, without),
+      unexplained: this.unexplained,
     };
   }
 
@@ -163,10 +200,19 @@ class TrackedObject {
       if (turn !== undefined) return { kind: 'spin', turn };
     }
     const path = this.#path();
-    const motion = fitMotion(path, frames, frames / rate);
+    const motion = fitMotion(path, frames, frames / rate, this.#hiddenFrames());
     if (motion.kind !== 'still' || !staysInPlace(path)) return motion;
     const turn = this.#spin();
     return turn === undefined ? motion : { kind: 'spin', turn };
+  }
+
+  /** Frames that do not show it, and in which what was found before it lies where it usually is. */
+  #hiddenFrames(): number {
+    const [middle] = this.#poses.slice(Math.floor(this.#poses.length / 2));
+    if (middle === undefined) return 0;
+    const place = pixelsOf(this.#video, 'ball', middle);
+    const missing = this.#track.regions.flatMap((region, frame) => (region === undefined ? [frame] : []));
+    return missing.filter((frame) => this.#finder.crossedOut(frame, place) > hidingShare).length;
   }
 
   #path(): PathPoint[] {

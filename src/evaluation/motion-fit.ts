@@ -25,6 +25,8 @@ const grown = 1.32;
 const shrunk = 0.76;
 /** What moves less than this all in all, in stage units, stays where it is. */
 const stays = 0.14;
+/** The centre of what grows or shrinks on the ground goes up or down by no more than this. */
+const footReach = 0.38;
 /** What is measured of a place is about so far off, in stage units. */
 const accuracy = 0.03;
 /** Least way of a bounce that goes along, and least swing of an orbit. */
@@ -42,14 +44,23 @@ export function staysInPlace(path: readonly PathPoint[]): boolean {
  * @param path of the frames that show the object.
  * @param frames how many frames the video has.
  * @param seconds how long it lasts.
+ * @param hidden frames without the object in which something else hides its place.
  */
-export function fitMotion(path: readonly PathPoint[], frames: number, seconds: number): MotionSeen {
+export function fitMotion(
+  path: readonly PathPoint[],
+  frames: number,
+  seconds: number,
+  hidden = 0,
+): MotionSeen {
   const inPlace = staysInPlace(path);
   const growth = growthOf(path);
-  if (blinks(path, frames, seconds, growth, inPlace)) return { kind: 'blink' };
-  const drift = rangeOf(path.map(({ x }) => x));
-  if (drift < 2 * stays && growth > grown) return { kind: 'grow' };
-  if (drift < 2 * stays && growth < shrunk) return { kind: 'shrink' };
+  const missing = frames - hidden - path.length;
+  if (missing >= (inPlace ? 1 : 2) * blinkShare * frames && !fades(path, frames, seconds, growth, missing))
+    return { kind: 'blink' };
+  const keepsFoot =
+    rangeOf(path.map(({ x }) => x)) < 2 * stays && rangeOf(path.map(({ y }) => y)) < footReach;
+  if (keepsFoot && growth > grown) return { kind: 'grow' };
+  if (keepsFoot && growth < shrunk) return { kind: 'shrink' };
   if (inPlace) return { kind: 'still' };
   const fits = [
     slide(path),
@@ -64,22 +75,18 @@ export function fitMotion(path: readonly PathPoint[], frames: number, seconds: n
   return best?.motion ?? { kind: 'still' };
 }
 
-/** Whether an object is missing in so many frames that it comes and goes, and not only while it is too small to be seen. */
-function blinks(
+/** Whether an object is missing only while it is too small to be seen: before it has grown, or after it has shrunk. */
+function fades(
   path: readonly PathPoint[],
   frames: number,
   seconds: number,
   growth: number,
-  inPlace: boolean,
+  missing: number,
 ): boolean {
-  const missing = frames - path.length;
-  if (missing < (inPlace ? 1 : 2) * blinkShare * frames) return false;
   const perFrame = frames / seconds;
   const before = Math.round((path[0]?.time ?? 0) * perFrame);
   const after = frames - 1 - Math.round((path.at(-1)?.time ?? 0) * perFrame);
-  const becomesSeen = growth > grown && before >= missing - 1;
-  const fadesAway = growth < shrunk && after >= missing - 1;
-  return !becomesSeen && !fadesAway;
+  return (growth > grown && before >= missing - 1) || (growth < shrunk && after >= missing - 1);
 }
 
 interface PathFit {

@@ -36,7 +36,7 @@ const shapesDrawn = 5;
 const shapesRefined = 4;
 const closeBehind = 1.8;
 /** Softness of edges that is tried, in pixels. */
-const blurs = [0.45, 0.9];
+const blurs = [0.45, 0.9, 1.4];
 /** A drawing that leaves less than this share of the error is right as it is. */
 const wellExplained = 0.15;
 /** Angles tried in a full turn. */
@@ -212,10 +212,10 @@ function bestLook(
     );
     if (best === undefined || error < best.error) best = { candidate, look, blur, error };
   };
-  const [soft = 0, softer = 0] = blurs;
-  for (const look of looks) attempt(look, soft);
+  const [sharp = 0, ...softer] = blurs;
+  for (const look of looks) attempt(look, sharp);
   const sharpest: Look | undefined = best?.look ?? looks[0];
-  if (sharpest !== undefined) attempt(sharpest, softer);
+  for (const blur of softer) if (sharpest !== undefined) attempt(sharpest, blur);
   if (best === undefined) throw new RangeError('no looks');
   return best;
 }

@@ -60,6 +60,13 @@ export class TrackFinder {
       : undefined;
   }
 
+  /** The share of pixels of a frame that are crossed out. */
+  crossedOut(frame: number, pixels: readonly number[]): number {
+    const first = frame * this.#evidence.width * this.#evidence.height;
+    const count = pixels.filter((pixel) => this.#blocked[first + pixel] === 1).length;
+    return count / Math.max(1, pixels.length);
+  }
+
   /** Crosses out pixels of a frame that are explained. */
   crossOut(frame: number, pixels: Iterable<number>): void {
     const first = frame * this.#evidence.width * this.#evidence.height;

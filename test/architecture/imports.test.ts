@@ -37,19 +37,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   pipeline: ['errors', 'random', 'tensor', 'nn', 'models', 'diffusion', 'storage', 'executors', 'video'],
   // Not part of the pipeline, which knows nothing of worlds: it rewrites text before the pipeline sees it.
   prompt: ['errors', 'random', 'data'],
-  evaluation: [
-    'atomic-file',
-    'errors',
-    'random',
-    'tensor',
-    'nn',
-    'models',
-    'diffusion',
-    'executors',
-    'video',
-    'data',
-    'pipeline',
-  ],
+  evaluation: ['errors', 'random', 'models', 'video', 'data', 'pipeline'],
   training: [
     'atomic-file',
     'errors',
