@@ -1,7 +1,7 @@
 /**
  * Speed, compile time and memory of the ONNX executor on the CPU.
  *
- *   node bench/executor.ts [--threads N] [--rounds N]
+ *   node bench/executor.ts [--threads N] [--rounds N] [--only speed|memory] [--work NAME,..]
  *
  * Work: a 12-layer transformer of width 384 with 6 heads on 576 tokens, forward and training step with AdamW, beside
  * the same matrix products alone through raw ONNX Runtime; a stack of causal convolutions; the training step at
@@ -36,6 +36,8 @@ const { values: options } = parseArgs({
   options: {
     threads: { type: 'string', default: '0' },
     rounds: { type: 'string', default: '7' },
+    only: { type: 'string' },
+    work: { type: 'string', default: 'matmuls,forward,train step,convolutions,gradients' },
     memory: { type: 'string' },
   },
 });
@@ -221,7 +223,12 @@ async function rawMatmuls(
   const session = await ort.InferenceSession.create(model.finish(), {
     logSeverityLevel: 3,
     ...(threads > 0 && { intraOpNumThreads: threads }),
-    extra: { session: { intra_op: { allow_spinning: '1' }, force_spinning_stop: '1' } },
+    extra: {
+      // Idle threads sleep, as ours do: spinning ones would take cores from whatever else runs.
+      session: { intra_op: { allow_spinning: '0' } },
+      // All layers multiply the same activations; each is to do so itself.
+      optimization: { disable_specified_optimizers: 'CommonSubexpressionElimination' },
+    },
   });
   return {
     flops,
@@ -231,10 +238,17 @@ async function rawMatmuls(
   };
 }
 
-async function time(run: () => Promise<void>): Promise<number> {
-  const start = performance.now();
+/** Milliseconds by the clock, and of all cores together. */
+interface Cost {
+  readonly wall: number;
+  readonly cpu: number;
+}
+
+async function measure(run: () => Promise<void>): Promise<Cost> {
+  const [start, before] = [performance.now(), process.cpuUsage()];
   await run();
-  return performance.now() - start;
+  const { user, system } = process.cpuUsage(before);
+  return { wall: performance.now() - start, cpu: (user + system) / 1000 };
 }
 
 function median(values: readonly number[]): number {
@@ -247,7 +261,7 @@ interface Row {
   /** Milliseconds to compile; absent for what is not ours. */
   readonly compile?: number;
   readonly run: () => Promise<void>;
-  readonly times: number[];
+  readonly costs: Cost[];
 }
 
 async function measureSpeed(): Promise<void> {
@@ -256,43 +270,55 @@ async function measureSpeed(): Promise<void> {
   const row = async (name: string, flops: number, work: Work): Promise<Row> => ({
     name,
     flops,
-    times: [],
+    costs: [],
     ...(await prepare(executor, work)),
   });
   const convolutionFlops = 8 * 2 * 27 * 32 * 32 * 9 * 32 * 32;
-  const matmuls: Row = { name: 'matmuls', flops: raw.flops, times: [], run: raw.run };
+  const matmuls: Row = { name: 'matmuls', flops: raw.flops, costs: [], run: raw.run };
   const forwards = await row('forward', raw.flops, forward(1, 576));
   const steps = await row('train step', 3 * raw.flops, trainStep(1, 576));
-  const rows = [
+  const all = [
     matmuls,
     forwards,
     steps,
     await row('convolutions', convolutionFlops, convolutions()),
-    await row('  gradients', 3 * convolutionFlops, convolutionGradients()),
+    await row('gradients', 3 * convolutionFlops, convolutionGradients()),
   ];
+  const rows = all.filter(({ name }) => options.work.split(',').includes(name));
   for (const { run } of rows) await run();
-  for (let round = 0; round < rounds; round++) for (const { run, times } of rows) times.push(await time(run));
+  for (let round = 0; round < rounds; round++)
+    for (const { run, costs } of rows) costs.push(await measure(run));
 
   const parameters = (parameterCount(transformer(1, 576).specs) / 1e6).toFixed(1);
   console.log(
     `transformer: ${layers} layers, width ${width}, 576 tokens, ${parameters}M parameters; medians of ${rounds}`,
   );
-  for (const { name, flops, compile, times } of rows) {
-    const rate = (flops / median(times) / 1e6).toFixed(1);
-    const compiled = compile === undefined ? '' : `   compile ${compile.toFixed(0)} ms`;
-    console.log(
-      `${name.padEnd(15)} ${median(times).toFixed(1).padStart(8)} ms ${rate.padStart(7)} GFLOP/s${compiled}`,
-    );
+  for (const { name, flops, compile, costs } of rows) {
+    const [wall, cpu] = [median(costs.map(({ wall }) => wall)), median(costs.map(({ cpu }) => cpu))];
+    const columns = [
+      name.padEnd(13),
+      `${wall.toFixed(1).padStart(8)} ms`,
+      `${(flops / wall / 1e6).toFixed(1).padStart(7)} GFLOP/s`,
+      `${cpu.toFixed(0).padStart(7)} ms of CPU`,
+      compile === undefined ? '' : `compile ${compile.toFixed(0)} ms`,
+    ];
+    console.log(columns.join('  '));
   }
   console.log(
-    `forward reaches ${(100 * ratio(matmuls, forwards)).toFixed(0)}% of the throughput of its matrix products alone`,
+    `forward reaches ${percent(ratio(matmuls, forwards, 'wall'))} of the throughput of its matrix products alone (${percent(ratio(matmuls, forwards, 'cpu'))} by CPU time)`,
   );
-  console.log(`a training step costs ${ratio(steps, forwards).toFixed(2)} forwards`);
+  console.log(
+    `a training step costs ${ratio(steps, forwards, 'wall').toFixed(2)} forwards (${ratio(steps, forwards, 'cpu').toFixed(2)} by CPU time)`,
+  );
 }
 
 /** Median of the ratios of runs that are neighbours in time: noise that comes and goes hits both. */
-function ratio(a: Row, b: Row): number {
-  return median(a.times.map((value, round) => value / at(b.times, round)));
+function ratio(a: Row, b: Row, by: keyof Cost): number {
+  return median(a.costs.map((cost, round) => cost[by] / (b.costs[round]?.[by] ?? Number.NaN)));
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(0)}%`;
 }
 
 /** Peak memory of a few training steps at 8 x 1024 tokens, in a process of its own. */
@@ -300,7 +326,7 @@ async function measureMemory(recompute: boolean): Promise<void> {
   await using executor = openOnnxExecutor({ threads });
   const { run } = await prepare(executor, trainStep(8, 1024, recompute));
   const times: number[] = [];
-  for (let step = 0; step < 3; step++) times.push(await time(run));
+  for (let step = 0; step < 3; step++) times.push((await measure(run)).wall);
   console.log(JSON.stringify({ peak: process.resourceUsage().maxRSS / 1024, time: median(times) }));
 }
 
@@ -317,12 +343,16 @@ function memoryOf(recompute: boolean): { peak: number; time: number } {
   return JSON.parse(stdout) as { peak: number; time: number };
 }
 
+function compareMemory(): void {
+  const [kept, recomputed] = [memoryOf(false), memoryOf(true)];
+  console.log(
+    `training step at 8 x 1024 tokens: peak ${kept.peak.toFixed(0)} MiB, ${(kept.time / 1000).toFixed(1)} s; recomputing ${recomputed.peak.toFixed(0)} MiB (${percent(recomputed.peak / kept.peak)}), ${(recomputed.time / 1000).toFixed(1)} s`,
+  );
+}
+
 if (options.memory !== undefined) {
   await measureMemory(options.memory === 'recompute');
 } else {
-  await measureSpeed();
-  const [kept, recomputed] = [memoryOf(false), memoryOf(true)];
-  console.log(
-    `training step at 8 x 1024 tokens: peak ${kept.peak.toFixed(0)} MiB, ${(kept.time / 1000).toFixed(1)} s; recomputing ${recomputed.peak.toFixed(0)} MiB (${((100 * recomputed.peak) / kept.peak).toFixed(0)}%), ${(recomputed.time / 1000).toFixed(1)} s`,
-  );
+  if (options.only !== 'memory') await measureSpeed();
+  if (options.only !== 'speed') compareMemory();
 }

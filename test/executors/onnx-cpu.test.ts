@@ -16,3 +16,11 @@ describeConformance(
   { attention, attentionGradient },
   { tolerance },
 );
+
+// Where the C library cannot be loaded: what runs of flat stages and reshaped outputs differ in.
+describeConformance(
+  'onnx cpu, by its Node package',
+  () => openOnnxExecutor({ binding: 'package' }),
+  { add: cases.add, attention, attentionGradient, call: cases.call, cast: cases.cast, ...nnCases },
+  { tolerance },
+);

@@ -98,6 +98,7 @@ function describeContract(name: string, open: () => Executor): void {
 
 describeContract('reference', () => new ReferenceExecutor());
 describeContract('onnx cpu', () => openOnnxExecutor());
+describeContract('onnx cpu, by its Node package', () => openOnnxExecutor({ binding: 'package' }));
 
 describe('the ONNX executor', () => {
   it('leaves the event loop free while it computes', async () => {

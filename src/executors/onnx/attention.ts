@@ -61,32 +61,23 @@ export function lowerAttentionGradient(
   const [B, S, H] = sizes4(q.shape);
   const mask = segments && segmentMask(emit, segments, S);
   const dyVisible = mask ? masked(emit, dyGiven, mask.valid, [B, S, 1, 1]) : dyGiven;
-  const total = emit.transpose(
-    emit.reduceLast('ReduceSum', emit.elementwise('Mul', dyVisible, y)),
-    [0, 2, 1, 3],
-  );
-  const [qh, kh, vh, dyh] = [q, k, v, dyVisible].map((x) => headsFirst(emit, x)) as [
-    Value,
-    Value,
-    Value,
-    Value,
-  ];
+  const total = emit.reduceLast('ReduceSum', emit.elementwise('Mul', dyVisible, y)); // [B, S, H, 1]
+  const heads = [q, k, v, dyVisible].map((x) => headsFirst(emit, x)) as [Value, Value, Value, Value];
+  const [qh, kh, vh, dyh] = heads;
+  const { left, right, rest } = deviationFactors(emit, { v, dy: dyVisible, vh, dyh, total });
   const parts = partsOf(emit.scoreBytes, B, S, H, at(k.shape, 1)).map((rows) => {
     const perRow = rows.map((part) => {
-      const [qPart, kPart, vPart] = [
-        take(emit, qh, part),
-        takeBatch(emit, kh, part),
-        takeBatch(emit, vh, part),
-      ];
-      const [dyPart, totalPart] = [take(emit, dyh, part), take(emit, total, part)];
+      const [qPart, kPart, dyPart] = [take(emit, qh, part), takeBatch(emit, kh, part), take(emit, dyh, part)];
       const scores = maskedScores(emit, qPart, kPart, scale, mask && biasOf(emit, mask, part));
       const p = emit.op('Softmax', [scores], scores, { axis: -1 });
-      const dp = batchedMatmul(emit, dyPart, vPart, { transposeB: true }, scores);
-      const ds = emit.elementwise('Mul', p, emit.elementwise('Sub', dp, totalPart));
+      const factors = [take(emit, left, part), takeBatch(emit, right, part)] as const;
+      const product = batchedMatmul(emit, ...factors, { transposeB: true }, scores);
+      const deviation = rest ? emit.elementwise('Sub', product, take(emit, rest, part)) : product;
+      const ds = emit.elementwise('Mul', p, deviation);
       return {
         dq: batchedMatmul(emit, ds, kPart, { scale }, qPart),
         dk: batchedMatmul(emit, ds, qPart, { transposeA: true, scale }, kPart),
-        dv: batchedMatmul(emit, p, dyPart, { transposeA: true }, vPart),
+        dv: batchedMatmul(emit, p, dyPart, { transposeA: true }, takeBatch(emit, vh, part)),
       };
     });
     const add = (a: Value, b: Value) => emit.elementwise('Add', a, b);
@@ -107,6 +98,23 @@ export function lowerAttentionGradient(
       joined(emit, parts, (part) => part[name]),
     ),
   );
+}
+
+/**
+ * dP - dy . y as left right^T - rest, heads first. On the CPU there is no rest: [dy, -total] [v, 1]^T has one more
+ * column in a product that is made anyway, which costs nothing, and saves a pass over all scores.
+ */
+function deviationFactors(
+  emit: Emitter,
+  { v, dy, vh, dyh, total }: Readonly<Record<'v' | 'dy' | 'vh' | 'dyh' | 'total', Value>>,
+): { left: Value; right: Value; rest?: Value } {
+  if (emit.device !== 'cpu') return { left: dyh, right: vh, rest: headsFirst(emit, total) };
+  const shape = [...v.shape.slice(0, 3), 1];
+  const ones = emit.op('Expand', [emit.scalar(1), emit.integers(shape)], { shape, dtype: v.dtype });
+  return {
+    left: headsFirst(emit, emit.concat([dy, emit.op('Neg', [total], total)], 3)),
+    right: headsFirst(emit, emit.concat([v, ones], 3)),
+  };
 }
 
 /** Rotary positions through ONNX's operator, in its three-axis form. */

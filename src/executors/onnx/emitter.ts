@@ -61,6 +61,8 @@ export class Emitter {
   readonly scoreBytes: number;
   /** Bytes of every value made so far: what the model would need if it never reused memory. */
   bytes = 0;
+  /** What each reshaped value was before. */
+  private readonly reshaped = new Map<string, Value>();
 
   constructor({ device, scoreBytes }: LoweringTarget) {
     this.device = device;
@@ -104,9 +106,16 @@ export class Emitter {
 
   /** x under another shape. */
   reshape(x: Value, shape: Shape): Value {
-    return sameShape(x.shape, shape)
-      ? x
-      : this.op('Reshape', [x, this.integers(shape)], { shape, dtype: x.dtype }, { allowzero: 1 });
+    if (sameShape(x.shape, shape)) return x;
+    const result = this.op('Reshape', [x, this.integers(shape)], { shape, dtype: x.dtype }, { allowzero: 1 });
+    this.reshaped.set(result.name, x);
+    return result;
+  }
+
+  /** The value that x is a reshaping of, or x. */
+  unreshaped(x: Value): Value {
+    const before = this.reshaped.get(x.name);
+    return before === undefined ? x : this.unreshaped(before);
   }
 
   /** x with its axes in another order. */

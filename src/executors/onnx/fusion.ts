@@ -1,40 +1,141 @@
 import { TensorMap } from '../../tensor/rewrite.ts';
+import { at, type Shape, sameShape, type TensorType } from '../../tensor/shape.ts';
 import { type Node, type NodeOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
-import { isGemm } from './matmul.ts';
+import type { Emitter, OnnxDevice, Value } from './emitter.ts';
+import { lowerNorm } from './lowerings.ts';
+import { isGemm, lowerMatmul } from './matmul.ts';
 
-/** A matrix product and the vector that is added to each of its rows: one Gemm. */
-export interface BiasedMatmul {
-  readonly matmul: NodeOf<'matmul'>;
-  readonly bias: Tensor;
+/** Several nodes that ONNX Runtime does in one. */
+export interface Fusion {
+  /** The nodes, besides the last, that it stands for. Nothing else reads them. */
+  readonly absorbed: readonly Node[];
+  /** Writes the value of the last node. */
+  lower(emit: Emitter, resolve: (tensor: Tensor) => Value, result: TensorType): Value;
 }
 
-/**
- * Additions of a bias to a product that nothing else reads, by the adding node. ONNX Runtime fuses the two only in
- * graphs whose products are two-dimensional from the start.
- */
-export function findBiasedMatmuls(
+/** Finds a fusion that ends at a node; `isPrivate` tells whether a single node reads a tensor. */
+type Matcher = (node: Node, isPrivate: (tensor: Tensor) => boolean) => Fusion | undefined;
+
+/** Fusions by their last node. Larger ones are found first, and no node is in two. */
+export function findFusions(
   nodes: readonly Node[],
   outputs: readonly Tensor[],
-): ReadonlyMap<Node, BiasedMatmul> {
+  device: OnnxDevice,
+): ReadonlyMap<Node, Fusion> {
   const reads = new TensorMap<number>();
   for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)])
     reads.set(tensor, (reads.get(tensor) ?? 0) + 1);
-  const found = new Map<Node, BiasedMatmul>();
-  for (const node of nodes) {
-    if (node.op !== 'add') continue;
-    const [a, b] = node.operands;
-    const match = biasedMatmul(a, b) ?? biasedMatmul(b, a);
-    if (match !== undefined && reads.get(match.product) === 1) found.set(node, match);
+  const isPrivate = (tensor: Tensor) => reads.get(tensor) === 1;
+  const matchers: readonly Matcher[] =
+    device === 'cpu' ? [biasedMatmul, scaledNorm, tiling, sumOfSquares] : [biasedMatmul];
+  const found = new Map<Node, Fusion>();
+  const absorbed = new Set<Node>();
+  for (const node of [...nodes].reverse()) {
+    if (absorbed.has(node)) continue;
+    for (const matcher of matchers) {
+      const fusion = matcher(node, isPrivate);
+      if (fusion === undefined || fusion.absorbed.some((other) => absorbed.has(other))) continue;
+      found.set(node, fusion);
+      for (const other of fusion.absorbed) absorbed.add(other);
+      break;
+    }
   }
   return found;
 }
 
-function biasedMatmul(product: Tensor, bias: Tensor): (BiasedMatmul & { product: Tensor }) | undefined {
-  const { node } = product;
-  const fits =
-    node.op === 'matmul' &&
-    isGemm(...node.operands, node.attributes) &&
-    bias.rank === 1 &&
-    bias.shape[0] === product.shape.at(-1);
-  return fits ? { matmul: node, bias, product } : undefined;
+/** A matrix product and the vector that is added to each of its rows: ONNX Runtime fuses them in 2-d graphs only. */
+function biasedMatmul(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
+  if (node.op !== 'add') return undefined;
+  const [a, b] = node.operands;
+  return fuse(a, b) ?? fuse(b, a);
+
+  function fuse(product: Tensor, bias: Tensor): Fusion | undefined {
+    const matmul = product.node;
+    if (matmul.op !== 'matmul' || !isPrivate(product) || !isRowOf(bias, product)) return undefined;
+    if (!isGemm(...matmul.operands, matmul.attributes)) return undefined;
+    return {
+      absorbed: [matmul],
+      lower: (emit, resolve, result) => {
+        const [left, right] = matmul.operands;
+        return lowerMatmul(emit, resolve(left), resolve(right), matmul.attributes, result, resolve(bias));
+      },
+    };
+  }
+}
+
+/** A normalisation times a vector: its operator has a scale, which otherwise is ones. */
+function scaledNorm(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
+  if (node.op !== 'mul') return undefined;
+  const [a, b] = node.operands;
+  return fuse(a, b) ?? fuse(b, a);
+
+  function fuse(normed: Tensor, scale: Tensor): Fusion | undefined {
+    const norm = normed.node;
+    if ((norm.op !== 'rmsNorm' && norm.op !== 'layerNorm') || !isPrivate(normed)) return undefined;
+    if (!isRowOf(scale, normed)) return undefined;
+    const { op, attributes, operands } = norm;
+    return {
+      absorbed: [norm],
+      lower: (emit, resolve) => lowerNorm(emit, op, resolve(operands[0]), attributes, resolve(scale)),
+    };
+  }
+}
+
+/** A sum of padded tensors that together cover an axis once, as the gradients of slices do: they are joined. */
+function tiling(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
+  if (node.op !== 'add') return undefined;
+  const absorbed: Node[] = [];
+  const pads: NodeOf<'pad'>[] = [];
+  const pending: Tensor[] = [...node.operands];
+  for (let term = pending.pop(); term !== undefined; term = pending.pop()) {
+    const inner = term.node;
+    if (!isPrivate(term)) return undefined;
+    absorbed.push(inner);
+    if (inner.op === 'add') pending.push(...inner.operands);
+    else if (inner.op === 'pad') pads.push(inner);
+    else return undefined;
+  }
+  const { shape } = at(node.results, 0);
+  const axis = shape.findIndex((_, i) => pads.some(({ attributes }) => isPadded(attributes, i)));
+  const startOf = ({ attributes }: NodeOf<'pad'>) => at(attributes.before, axis);
+  pads.sort((a, b) => startOf(a) - startOf(b));
+  let end = 0;
+  for (const pad of pads) {
+    const { attributes, operands } = pad;
+    const along = shape.map((_, i) => i).filter((i) => isPadded(attributes, i));
+    if (along.some((i) => i !== axis) || startOf(pad) !== end) return undefined;
+    if (!sameShape(at(pad.results, 0).shape, shape)) return undefined;
+    end += at(operands[0].shape, axis);
+  }
+  if (axis < 0 || end !== at(shape, axis)) return undefined;
+  const parts = pads.map(({ operands }) => operands[0]);
+  return { absorbed, lower: (emit, resolve) => emit.concat(parts.map(resolve), axis) };
+}
+
+/** The sum of a tensor's squares, in one pass. */
+function sumOfSquares(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
+  if (node.op !== 'sum' || node.attributes.axes.length === 0) return undefined;
+  const [squares] = node.operands;
+  const square = squares.node;
+  if (square.op !== 'mul' || !isPrivate(squares)) return undefined;
+  const [x, same] = square.operands;
+  if (x !== same && !(x.node === same.node && x.index === same.index)) return undefined;
+  const { axes, keepDims } = node.attributes;
+  return {
+    absorbed: [square],
+    lower: (emit, resolve, result) =>
+      emit.op('ReduceSumSquare', [resolve(x), emit.integers(axes)], result, { keepdims: Number(keepDims) }),
+  };
+}
+
+function isPadded(
+  { before, after }: { readonly before: Shape; readonly after: Shape },
+  axis: number,
+): boolean {
+  return at(before, axis) !== 0 || at(after, axis) !== 0;
+}
+
+/** Whether a vector has an element for each of the last axis of x. */
+function isRowOf(vector: Tensor, x: Tensor): boolean {
+  return vector.rank === 1 && vector.shape[0] === x.shape.at(-1);
 }

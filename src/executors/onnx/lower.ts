@@ -1,5 +1,5 @@
 import { inlineCalls, TensorMap } from '../../tensor/rewrite.ts';
-import { at, GraphError, type TensorType } from '../../tensor/shape.ts';
+import { at, GraphError, type Shape, type TensorType } from '../../tensor/shape.ts';
 import {
   type Graph,
   type Node,
@@ -11,23 +11,48 @@ import {
 } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
 import { borderType, Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
-import { type BiasedMatmul, findBiasedMatmuls } from './fusion.ts';
+import { flattened, inPlacePairs } from './flat.ts';
+import { findFusions } from './fusion.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
-import { lowerMatmul } from './matmul.ts';
+import type { Fetch, FlatStage } from './messages.ts';
 
 /** A graph, or the part of it that is wanted, as an ONNX model. */
 export interface LoweredGraph {
   readonly model: Uint8Array<ArrayBuffer>;
   /** The graph inputs that the model reads, under the names `i0`, `i1`, ..: one that nothing needs is not declared. */
   readonly inputs: readonly number[];
-  /** The model's name for each wanted output. */
-  readonly outputs: readonly string[];
+  /** The model's name and type for each wanted output. */
+  readonly outputs: readonly Fetch[];
   /** Bytes of every value that the model makes. */
   readonly bytes: number;
+  /** Set when the model is elementwise over vectors of any length. */
+  readonly flat?: FlatStage;
 }
 
 /** Lowers a graph, calls inlined, to one ONNX model that makes the outputs of the given indices. */
 export function lowerGraph(graph: Graph, wanted: readonly number[], target: LoweringTarget): LoweredGraph {
+  const flat = target.device === 'cpu' ? flattened(graph, wanted) : undefined;
+  if (flat === undefined) return lowerOutputs(graph, wanted, target, (shape) => shape);
+  const indices = wanted.map((_, index) => index);
+  const lowered = lowerOutputs(flat, indices, target, (shape) => shape.map(() => 'n'));
+  const inPlace = inPlacePairs(flat).map(
+    ([output, input]) => [output, lowered.inputs.indexOf(input)] as const,
+  );
+  const outputs = lowered.outputs.map((fetch, i) => ({
+    ...fetch,
+    shape: at(graph.outputs, at(wanted, i)).shape,
+  }));
+  // It runs on short stretches, so that its intermediate values stay small.
+  return { ...lowered, outputs, bytes: 0, flat: { inPlace } };
+}
+
+/** @param declared the shape that the model declares for an input or output. */
+function lowerOutputs(
+  graph: Graph,
+  wanted: readonly number[],
+  target: LoweringTarget,
+  declared: (shape: Shape) => readonly (number | string)[],
+): LoweredGraph {
   const emit = new Emitter(target);
   const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const nodes = nodesOf(outputs);
@@ -41,49 +66,56 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
     inputs.push(index);
     const { shape, dtype } = input;
     const border = borderType(dtype, emit.device);
-    const value = { name: emit.model.input(`i${index}`, border, shape), shape, dtype };
+    const value = { name: emit.model.input(`i${index}`, border, declared(shape)), shape, dtype };
     values.set(input, border === holdingType(dtype) ? value : emit.castTo(value, holdingType(dtype), dtype));
   });
-  const biased = findBiasedMatmuls(nodes, outputs);
-  const absorbed = new Set<Node>([...biased.values()].map(({ matmul }) => matmul));
+  const fusions = findFusions(nodes, outputs, emit.device);
+  const absorbed = new Set<Node>([...fusions.values()].flatMap((fusion) => fusion.absorbed));
+  const resolve = (tensor: Tensor) => lookUp(values, tensor);
   for (const node of nodes) {
     if (node.op === 'input' || absorbed.has(node)) continue;
     if (node.op === 'call') throw new GraphError(`${graph.name}: a call was not inlined`);
-    const product = biased.get(node);
-    if (product === undefined) lowerNode(emit, node, values, used);
-    else values.set(new Tensor(node, 0), lowerBiased(emit, product, at(node.results, 0), values));
+    const fusion = fusions.get(node);
+    if (fusion === undefined) lowerNode(emit, node, values, used);
+    else {
+      const type = typeOf(at(node.results, 0));
+      values.set(new Tensor(node, 0), { ...fusion.lower(emit, resolve, type), dtype: type.dtype });
+    }
   }
   return {
-    outputs: declareOutputs(emit, outputs, values),
+    outputs: declareOutputs(emit, outputs, values, declared),
     model: emit.model.finish(),
     inputs,
     bytes: emit.bytes,
   };
 }
 
-function lowerBiased(
+/**
+ * Names the outputs. A model may not give back an input, nor one value twice: those are copied. On the CPU a value that
+ * was reshaped last is given in its shape before: the reshaping would copy it.
+ */
+function declareOutputs(
   emit: Emitter,
-  { matmul, bias }: BiasedMatmul,
-  result: TensorType,
+  outputs: readonly Tensor[],
   values: TensorMap<Value>,
-): Value {
-  const [a, b, c] = [...matmul.operands, bias].map((operand) => lookUp(values, operand));
-  if (a === undefined || b === undefined) throw new RangeError('a product has two operands');
-  return lowerMatmul(emit, a, b, matmul.attributes, result, c);
-}
-
-/** Names the outputs. A model may not give back an input, nor one value twice: those are copied. */
-function declareOutputs(emit: Emitter, outputs: readonly Tensor[], values: TensorMap<Value>): string[] {
+  declared: (shape: Shape) => readonly (number | string)[],
+): Fetch[] {
   const names = new Set<string>();
   return outputs.map((output) => {
     const border = borderType(output.dtype, emit.device);
     const found = lookUp(values, output);
     const value = border === holdingType(output.dtype) ? found : emit.castTo(found, border, output.dtype);
-    const isTaken = names.has(value.name) || !emit.model.isMade(value.name);
-    const { name } = isTaken ? emit.op('Identity', [value], value) : value;
-    emit.model.output(name, border, output.shape);
+    const source = emit.device === 'cpu' ? emit.unreshaped(value) : value;
+    const isTaken = names.has(source.name) || !emit.model.isMade(source.name);
+    const { name, shape } = isTaken ? emit.op('Identity', [value], value) : source;
+    emit.model.output(name, border, declared(shape));
     names.add(name);
-    return name;
+    return {
+      name,
+      type: border === 'float' ? 'float32' : border,
+      modelShape: shape,
+      shape: output.shape,
+    };
   });
 }
 

@@ -7,15 +7,41 @@ export interface Transfer {
   readonly data: Float32Array | Int32Array | Uint8Array;
 }
 
+/** An ONNX model to make a session of. */
+export interface SessionModel {
+  readonly model: Uint8Array;
+  /** Whether the session may keep memory for its next run; one that makes large values had better not. */
+  readonly pool: boolean;
+}
+
+/** An output of a model that a stage wants. */
+export interface Fetch extends Omit<Transfer, 'data'> {
+  /** Its name in the model. */
+  readonly name: string;
+  /** Its shape in the model, where it may be another with as many elements. */
+  readonly modelShape: readonly number[];
+}
+
 /** A run of one session within a program. Slots are places for values that live while the program runs. */
 export interface HostStage {
   readonly session: string;
   /** Slot of each fed value, with the name that the model reads it under. */
   readonly feeds: readonly (readonly [name: string, slot: number])[];
-  /** Slot of each fetched value, with its name in the model. */
-  readonly fetches: readonly (readonly [name: string, slot: number])[];
+  /** Slot of each fetched value. */
+  readonly fetches: readonly (readonly [fetch: Fetch, slot: number])[];
   /** Slots that nothing reads after this stage. */
   readonly last: readonly number[];
+  /**
+   * Set when the model is elementwise over vectors of any length: its values have other shapes with as many elements,
+   * or are scalars.
+   */
+  readonly flat?: FlatStage;
+}
+
+/** What is known of an elementwise stage. */
+export interface FlatStage {
+  /** Fed values whose memory fetched ones may take over, as indices of both. */
+  readonly inPlace: readonly (readonly [fetch: number, feed: number])[];
 }
 
 /** A compiled graph as the session host runs it. Slots 0 to inputs-1 are given. */
@@ -37,7 +63,7 @@ export interface HostSettings extends LoweringTarget {
 /** What the executor asks of the session host. Requests are served one after the other, in order. */
 export type HostRequest =
   | { readonly kind: 'start'; readonly settings: HostSettings }
-  | { readonly kind: 'session'; readonly session: string; readonly model: Uint8Array; readonly pool: boolean }
+  | { readonly kind: 'session'; readonly session: string; readonly model: SessionModel }
   | { readonly kind: 'dropSession'; readonly session: string }
   | { readonly kind: 'upload'; readonly buffer: number; readonly value: Transfer }
   | { readonly kind: 'download'; readonly buffer: number }
@@ -60,6 +86,17 @@ export type HostReply =
 export interface NumberedRequest {
   readonly id: number;
   readonly request: HostRequest;
+}
+
+/** What the worker thread in Node hears: requests, and at last that it is to free everything and end. */
+export type NodeWorkerMessage = NumberedRequest | 'close';
+
+/** What the worker thread in Node is started with. */
+export interface NodeWorkerData {
+  /** Call ONNX Runtime's C library, if it can be loaded. */
+  readonly useLibrary: boolean;
+  /** Not 0 once the executor was disposed: requests that are still waiting are refused. */
+  readonly stop: Int32Array<SharedArrayBuffer>;
 }
 
 /** The line to a session host in another thread. */

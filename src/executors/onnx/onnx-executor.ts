@@ -61,7 +61,8 @@ export class OnnxExecutor implements Executor {
     const stages = planned.stages.map(({ lowered, ...stage }): HostStage => {
       const { session, isNew } = this.sessions.acquire(lowered.model);
       const pool = lowered.bytes <= pooledBytes;
-      if (isNew) created.push(this.ask({ kind: 'session', session, model: lowered.model, pool }));
+      const { model } = lowered;
+      if (isNew) created.push(this.ask({ kind: 'session', session, model: { model, pool } }));
       return { ...stage, session };
     });
     const program = this.nextProgram++;

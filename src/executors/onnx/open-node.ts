@@ -1,6 +1,6 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { HostConnection, HostReply } from './messages.ts';
+import type { HostConnection, HostReply, NodeWorkerData, NodeWorkerMessage } from './messages.ts';
 import { OnnxExecutor } from './onnx-executor.ts';
 
 /** Settings of {@link openOnnxExecutor}. */
@@ -13,6 +13,11 @@ export interface OnnxOptions {
   readonly strict?: boolean;
   /** Most bytes of attention scores held at once, per layer. Default 16 MiB. */
   readonly scoreBytes?: number;
+  /**
+   * How ONNX Runtime is called on the CPU: its `library` (default), which runs without copies, or where that cannot be
+   * loaded, and always on other devices, its Node `package`.
+   */
+  readonly binding?: 'library' | 'package';
 }
 
 /**
@@ -24,21 +29,28 @@ export function openOnnxExecutor({
   threads = 0,
   strict = false,
   scoreBytes = 2 ** 24,
+  binding = 'library',
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
   const entry = new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url);
   // The worker's own heap holds names and numbers, a few megabytes. Told so, V8 collects its garbage early.
+  const stop = new Int32Array(new SharedArrayBuffer(4));
   const worker = new Worker(entry, {
+    workerData: { useLibrary: device === 'cpu' && binding === 'library', stop } satisfies NodeWorkerData,
     resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 4 },
   });
   worker.unref();
-  return new OnnxExecutor(connectionTo(worker), { device, threads, strict, scoreBytes });
+  return new OnnxExecutor(connectionTo(worker, stop), { device, threads, strict, scoreBytes });
 }
 
-function connectionTo(worker: Worker): HostConnection {
+function connectionTo(worker: Worker, stop: Int32Array<SharedArrayBuffer>): HostConnection {
   let closing = false;
+  const tell = (message: NodeWorkerMessage) => worker.postMessage(message);
+  const ended = new Promise<void>((resolve) => {
+    worker.on('exit', () => resolve());
+  });
   return {
-    send: (message) => worker.postMessage(message),
+    send: tell,
     listen: (receive, fail) => {
       worker.on('message', (reply: HostReply) => receive(reply));
       worker.on('error', (error) => fail(error instanceof Error ? error : new Error(String(error))));
@@ -48,7 +60,9 @@ function connectionTo(worker: Worker): HostConnection {
       // An unreferenced worker would let the process end before it has.
       closing = true;
       worker.ref();
-      await worker.terminate();
+      Atomics.store(stop, 0, 1);
+      tell('close');
+      await ended;
     },
     keepAlive: (alive) => {
       if (alive || closing) worker.ref();

@@ -33,9 +33,9 @@ export function planProgram(
     if (wanted.length === 0) continue;
     const lowered = lower(stage.graph, wanted);
     const feeds = lowered.inputs.map((index) => [`i${index}`, at(stage.inputs, index)] as const);
-    const fetches = lowered.outputs.map((name, i) => [name, at(stage.outputs, at(wanted, i))] as const);
+    const fetches = lowered.outputs.map((fetch, i) => [fetch, at(stage.outputs, at(wanted, i))] as const);
     for (const [, slot] of feeds) read.add(slot);
-    planned.unshift({ lowered, feeds, fetches });
+    planned.unshift({ lowered, feeds, fetches, ...(lowered.flat && { flat: lowered.flat }) });
   }
   const last = lastUses(planned, outputs);
   return { stages: planned.map((stage, index) => ({ ...stage, last: at(last, index) })), outputs, donated };

@@ -1,78 +1,101 @@
-import type * as Ort from 'onnxruntime-common';
 import type {
   HostProgram,
   HostReply,
   HostRequest,
-  HostSettings,
   HostStage,
   NumberedRequest,
   Transfer,
 } from './messages.ts';
-import { copierModel } from './model.ts';
+import type { Runtime } from './runtime.ts';
 
-/** The part of ONNX Runtime's JavaScript API that both its Node and its browser packages have. */
-export type OrtApi = Pick<typeof Ort, 'InferenceSession' | 'Tensor'>;
+/** Sends a reply; memory in `transfer` leaves this thread with it. */
+export type Reply = (message: HostReply, transfer: ArrayBuffer[]) => void;
 
 /**
  * Owns ONNX Runtime's sessions and values, and serves requests one after the other. Runs in a worker thread, because a
  * session's run blocks its thread from start to end.
  */
-export class SessionHost {
-  private readonly ort: OrtApi;
-  private readonly sessions = new Map<string, Ort.InferenceSession>();
+export class SessionHost<Session, Value> {
+  private readonly runtime: Runtime<Session, Value>;
+  private readonly isStopped: () => boolean;
+  private readonly sessions = new Map<string, Session>();
   private readonly programs = new Map<number, HostProgram>();
-  private readonly buffers = new Map<number, Ort.Tensor>();
-  /** Sessions that copy a device tensor to the host, by type and rank. */
-  private readonly copiers = new Map<string, Ort.InferenceSession>();
-  private settings: HostSettings = { device: 'cpu', threads: 0, strict: false, scoreBytes: 0 };
+  private readonly buffers = new Map<number, Value>();
   private queue: Promise<void> = Promise.resolve();
 
-  constructor(ort: OrtApi) {
-    this.ort = ort;
+  /** @param isStopped whether to give up: what is not yet begun is refused. Default: never. */
+  constructor(runtime: Runtime<Session, Value>, isStopped = () => false) {
+    this.runtime = runtime;
+    this.isStopped = isStopped;
   }
 
   /** Serves a request after all earlier ones; `reply` is called exactly once. */
-  accept({ id, request }: NumberedRequest, reply: (message: HostReply) => void): void {
+  accept({ id, request }: NumberedRequest, reply: Reply): void {
     this.queue = this.queue.then(async () => {
       try {
+        this.checkRunning();
         const value = await this.serve(request);
-        reply(value === undefined ? { id } : { id, value });
+        const own = value !== undefined && this.runtime.handsOver ? [value.data.buffer as ArrayBuffer] : [];
+        reply(value === undefined ? { id } : { id, value }, own);
       } catch (error) {
-        reply({ id, error: error instanceof Error ? error.message : String(error) });
+        reply({ id, error: error instanceof Error ? error.message : String(error) }, []);
       }
     });
+  }
+
+  /** Frees everything, after what is being served. */
+  async close(): Promise<void> {
+    await this.queue;
+    for (const value of this.buffers.values()) this.runtime.release(value);
+    for (const session of this.sessions.values()) await this.runtime.releaseSession(session);
+    this.runtime.close();
+  }
+
+  private checkRunning(): void {
+    if (this.isStopped()) throw new Error('the executor was disposed');
   }
 
   private async serve(request: HostRequest): Promise<Transfer | undefined> {
     switch (request.kind) {
       case 'start':
-        this.settings = request.settings;
+        this.runtime.start(request.settings);
         return undefined;
       case 'session':
-        this.sessions.set(request.session, await this.create(request.model, request.pool));
+        this.sessions.set(request.session, await this.runtime.createSession(request.model));
         return undefined;
       case 'dropSession':
-        await this.sessions.get(request.session)?.release();
-        this.sessions.delete(request.session);
+        await this.dropSession(request.session);
         return undefined;
       case 'upload':
-        this.buffers.set(request.buffer, this.tensorOf(request.value));
+        this.buffers.set(request.buffer, this.runtime.upload(request.value));
         return undefined;
       case 'download':
-        return this.download(found('buffer', this.buffers, request.buffer));
+        return this.runtime.download(found('buffer', this.buffers, request.buffer));
       case 'free':
-        release(this.buffers.get(request.buffer));
-        this.buffers.delete(request.buffer);
+        this.free(request.buffer);
         return undefined;
       case 'program':
         this.programs.set(request.program, request.plan);
         return undefined;
       case 'dropProgram':
         this.programs.delete(request.program);
+        this.runtime.trim();
         return undefined;
       case 'run':
         return this.run(found('program', this.programs, request.program), request.inputs, request.outputs);
     }
+  }
+
+  private async dropSession(name: string): Promise<void> {
+    const session = this.sessions.get(name);
+    this.sessions.delete(name);
+    if (session !== undefined) await this.runtime.releaseSession(session);
+  }
+
+  private free(buffer: number): void {
+    const value = this.buffers.get(buffer);
+    this.buffers.delete(buffer);
+    if (value !== undefined) this.runtime.release(value);
   }
 
   private async run(
@@ -81,114 +104,56 @@ export class SessionHost {
     outputs: readonly number[],
   ): Promise<undefined> {
     const given = inputs.map((buffer) => found('buffer', this.buffers, buffer));
-    const slots = new Map(given.map((tensor, slot) => [slot, tensor]));
+    const slots = new Map(given.map((value, slot) => [slot, value]));
     // What this run may free: values it makes, and donated inputs from the start, so that each goes after its last use.
     const made = new Set(program.donated.map((index) => found('value', slots, index)));
     for (const index of program.donated) this.buffers.delete(inputs[index] ?? -1);
     try {
       for (const stage of program.stages) {
+        this.checkRunning();
         await this.runStage(stage, slots, made);
-        for (const slot of stage.last) freeSlot(slots, slot, made);
+        for (const slot of stage.last) this.freeSlot(slots, slot, made);
       }
     } catch (error) {
-      for (const tensor of made) release(tensor);
+      for (const value of made) this.runtime.release(value);
       throw error;
     }
     const results = program.outputs.map((slot) => found('value', slots, slot));
     await Promise.all(
-      results.map(async (tensor, index) => {
+      results.map(async (value, index) => {
         // A result that is an input, or an earlier result too, becomes a value of its own.
-        const shared = !made.has(tensor) || results.indexOf(tensor) < index;
-        this.buffers.set(
-          outputs[index] ?? -1,
-          shared ? this.tensorOf(copied(await this.download(tensor))) : tensor,
-        );
+        const shared = !made.has(value) || results.indexOf(value) < index;
+        this.buffers.set(outputs[index] ?? -1, shared ? await this.runtime.copy(value) : value);
       }),
     );
     return undefined;
   }
 
-  private async runStage(
-    stage: HostStage,
-    slots: Map<number, Ort.Tensor>,
-    made: Set<Ort.Tensor>,
-  ): Promise<void> {
-    const feeds = Object.fromEntries(stage.feeds.map(([name, slot]) => [name, found('value', slots, slot)]));
-    const results = await found('session', this.sessions, stage.session).run(feeds);
-    for (const [name, slot] of stage.fetches) {
-      const tensor = results[name];
-      if (tensor === undefined) throw new Error(`the session gave no output ${name}`);
-      slots.set(slot, tensor);
-      made.add(tensor);
-    }
+  private async runStage(stage: HostStage, slots: Map<number, Value>, made: Set<Value>): Promise<void> {
+    const feeds = stage.feeds.map(([name, slot]) => [name, found('value', slots, slot)] as const);
+    const dying = stage.last.flatMap((slot) => slots.get(slot) ?? []);
+    const results = await this.runtime.run({
+      session: found('session', this.sessions, stage.session),
+      feeds,
+      fetches: stage.fetches.map(([fetch]) => fetch),
+      spare: new Set(dying.filter((value) => made.has(value))),
+      ...(stage.flat && { flat: stage.flat }),
+    });
+    // Values that results took over are in their slots no more.
+    for (const slot of stage.last) if (results.includes(slots.get(slot) as Value)) slots.delete(slot);
+    stage.fetches.forEach(([, slot], index) => {
+      const value = results[index];
+      if (value === undefined) throw new Error(`the session gave no output ${index}`);
+      slots.set(slot, value);
+      made.add(value);
+    });
   }
 
-  private create(model: Uint8Array, pool: boolean): Promise<Ort.InferenceSession> {
-    return this.ort.InferenceSession.create(model, this.sessionOptions(pool));
+  private freeSlot(slots: Map<number, Value>, slot: number, made: Set<Value>): void {
+    const value = slots.get(slot);
+    slots.delete(slot);
+    if (value !== undefined && made.delete(value)) this.runtime.release(value);
   }
-
-  private sessionOptions(pool: boolean): Ort.InferenceSession.SessionOptions {
-    const { device, threads, strict } = this.settings;
-    const onDevice = device === 'webgpu';
-    return {
-      executionProviders: [device],
-      logSeverityLevel: 4,
-      enableCpuMemArena: pool,
-      ...(threads > 0 && { intraOpNumThreads: threads }),
-      ...(onDevice && { preferredOutputLocation: 'gpu-buffer' }),
-      extra: {
-        session: {
-          intra_op: { allow_spinning: '1' },
-          force_spinning_stop: '1',
-          // It would merge a recomputed block with the first computation and so keep everything after all.
-          optimization: { disable_specified_optimizers: 'CommonSubexpressionElimination' },
-          ...(strict && { disable_cpu_ep_fallback: '1' }),
-        },
-      },
-    };
-  }
-
-  private tensorOf({ type, shape, data }: Transfer): Ort.Tensor {
-    return new this.ort.Tensor(type, data as Float32Array, shape);
-  }
-
-  private async download(tensor: Ort.Tensor): Promise<Transfer> {
-    const { type, dims: shape } = tensor;
-    if (type !== 'float32' && type !== 'int32' && type !== 'bool') throw new Error(`a value of type ${type}`);
-    if (tensor.location === 'cpu') return { type, shape, data: tensor.data as Float32Array };
-    // Reading a device tensor directly aborts the process in Node: have a session copy it out.
-    const key = `${type}${shape.length}`;
-    const session = this.copiers.get(key) ?? (await this.createCopier(type, shape.length));
-    this.copiers.set(key, session);
-    const { copy } = await session.run({ value: tensor });
-    return { type, shape, data: copy?.data as Float32Array };
-  }
-
-  private createCopier(type: Transfer['type'], rank: number): Promise<Ort.InferenceSession> {
-    const options = { ...this.sessionOptions(false), preferredOutputLocation: 'cpu' as const };
-    return this.ort.InferenceSession.create(copierModel(type === 'float32' ? 'float' : type, rank), options);
-  }
-}
-
-function copied(value: Transfer): Transfer {
-  return { ...value, data: value.data.slice() };
-}
-
-function freeSlot(slots: Map<number, Ort.Tensor>, slot: number, made: Set<Ort.Tensor>): void {
-  const tensor = slots.get(slot);
-  slots.delete(slot);
-  if (tensor !== undefined && made.delete(tensor)) release(tensor);
-}
-
-/** Frees a tensor's memory now: device memory by `dispose`, host memory by detaching its array. */
-function release(tensor: Ort.Tensor | undefined): void {
-  if (tensor === undefined) return;
-  if (tensor.location !== 'cpu') {
-    tensor.dispose();
-    return;
-  }
-  const { data } = tensor;
-  if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) data.buffer.transfer(0);
 }
 
 /** An item that must be there: an executable or buffer that was disposed is not. */
