@@ -42,6 +42,7 @@ const { values } = parseArgs({
     total: { type: 'string' },
     call: { type: 'string' },
     from: { type: 'string' },
+    device: { type: 'string', default: 'nvidia' },
   },
 });
 const { recipe = '', autoencoder = '', work = '', out = '', total = '', call = '', from } = values;
@@ -121,7 +122,7 @@ async function keep(): Promise<void> {
 /** The running average of the newest checkpoint as a model file. */
 async function keepCheckpoint(): Promise<void> {
   const folder = join(paths.run, 'checkpoints');
-  const newest = readdirSync(folder)
+  const newest = (existsSync(folder) ? readdirSync(folder) : [])
     .filter((name) => name.startsWith('step-'))
     .sort()
     .at(-1);
@@ -139,7 +140,7 @@ async function keepCheckpoint(): Promise<void> {
     steps: file.metadata.get('step') ?? '',
     autoencoder: createHash('sha256').update(readFileSync(autoencoder)).digest('hex'),
     commit: process.env.ZOETROPE_COMMIT ?? 'unknown',
-    command: `a checkpoint of train transformer on nvidia, not complete`,
+    command: `a checkpoint of train transformer on ${values.device}, not complete`,
   };
   const path = join(out, 'partial.safetensors');
   await writeModel(path, { kind: 'transformer', config, parameters, provenance, dtype: 'f16' });
@@ -147,7 +148,7 @@ async function keepCheckpoint(): Promise<void> {
 }
 
 function zoetrope(args: readonly string[], limit?: number): Promise<void> {
-  return run([program, ...args, '--device', 'nvidia'], limit);
+  return run([program, ...args, '--device', values.device], limit);
 }
 
 /** Runs Node on these arguments; after `limit` seconds it is asked to stop, as Ctrl-C does. */
