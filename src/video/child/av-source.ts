@@ -287,7 +287,7 @@ function open(ask: OpenAsk): Opened {
     const stream = index < 0 ? undefined : format.streams[index];
     if (!stream || (stream.disposition & AV_DISPOSITION_ATTACHED_PIC) !== 0) {
       throw new UserError(
-        `${ask.path}: holds no video that can be decoded (${contents(format)}); leave it out`,
+        `${ask.path}: holds no video that can be decoded (${contents(format)}); leave it out or fetch it again`,
       );
     }
     const codec = Codec.findDecoder(stream.codecpar.codecId);

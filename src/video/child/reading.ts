@@ -82,7 +82,7 @@ export class Reading {
       }
       if (tally.frames === 0) {
         throw new UserError(
-          `${path}: no frame can be decoded (${shortfall?.reason ?? 'it holds none'}); leave it out`,
+          `${path}: no frame can be decoded (${shortfall?.reason ?? 'it holds none'}); leave it out or fetch it again`,
         );
       }
       throw new UserError(
