@@ -7,7 +7,7 @@
 import { openExecutor } from '../src/app.ts';
 import { disposeAll, uploadTree } from '../src/executors/executor.ts';
 import { captionBytes } from '../src/models/text/caption-bytes.ts';
-import { transformerPresets } from '../src/models/transformer/config.ts';
+import { patchChannels, transformerPresets } from '../src/models/transformer/config.ts';
 import { layoutSequence, type SequenceSample, sequenceTypes } from '../src/models/transformer/sequence.ts';
 import { transformer, transformerSpec } from '../src/models/transformer/transformer.ts';
 import { initialize } from '../src/nn/parameters.ts';
@@ -21,10 +21,11 @@ const [threads = 2, rounds = 7] = process.argv.slice(2).map(Number);
 const config = transformerPresets.micro;
 const spec = transformerSpec(config);
 const parameters = initialize(spec, keyFromSeed(1));
-const grid = [7, 8, 8] as const;
-const tokens = 448;
+const channels = patchChannels(config);
+const grid = [7, 4, 4] as const;
+const tokens = 112;
 const prompts = ['a red ball bounces on green grass at sunset', ''];
-const patches = normal(keyFromSeed(3), tokens * config.channels);
+const patches = normal(keyFromSeed(3), tokens * channels);
 const timesteps = new Float32Array(tokens).fill(0.6);
 
 await using executor = await openExecutor('cpu', { threads });
@@ -42,7 +43,7 @@ async function sharedRun(rows: readonly (readonly SequenceSample[])[]): Promise<
     'shared',
     (p, x, t, sequence) => [transformer(p, config, { patches: x, timesteps: t.reshape(shape), sequence })],
     spec,
-    { shape: [...shape, config.channels], dtype: 'f32' },
+    { shape: [...shape, channels], dtype: 'f32' },
     { shape: [...shape, 1], dtype: 'f32' },
     sequenceTypes(config, budget),
   );
@@ -50,7 +51,7 @@ async function sharedRun(rows: readonly (readonly SequenceSample[])[]): Promise<
   const layout = leaves(uploadTree(executor, { ...layoutSequence(config, budget, rows) }));
   return async () => {
     const x = executor.upload(
-      fromFloat32('f32', [...shape, config.channels], Float32Array.from([...patches, ...patches])),
+      fromFloat32('f32', [...shape, channels], Float32Array.from([...patches, ...patches])),
     );
     const t = executor.upload(fromFloat32('f32', [...shape, 1], new Float32Array(2 * tokens).fill(0.6)));
     const outputs = await executor.run(executable, [...weights, x, t, ...layout]);

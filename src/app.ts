@@ -117,7 +117,13 @@ export async function loadModel(
   { device = 'auto', ...options }: LoadOptions = {},
 ): Promise<VideoModel> {
   const weights = await readVideoModel(modelFolder(nameOrFolder));
-  return new VideoModel(await openDevice(device, options), weights);
+  const executor = await openDevice(device, options);
+  try {
+    return new VideoModel(executor, weights);
+  } catch (error) {
+    await executor[Symbol.asyncDispose]();
+    throw error;
+  }
 }
 
 /** What was found of NVIDIA's libraries, for a report to the user: a file or a problem for each. Never rejects. */

@@ -14,9 +14,11 @@
 import { spawn } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  closeSync,
   copyFileSync,
   existsSync,
   mkdirSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -151,16 +153,28 @@ function zoetrope(args: readonly string[], limit?: number): Promise<void> {
   return run([program, ...args, '--device', values.device], limit);
 }
 
-/** Runs Node on these arguments; after `limit` seconds it is asked to stop, as Ctrl-C does. */
+/**
+ * Runs Node on these arguments; after `limit` seconds it is asked to stop, as Ctrl-C does. What it says of its progress and
+ * its errors goes to `log.txt`.
+ */
 function run(args: readonly string[], limit?: number): Promise<void> {
-  const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', 'ignore'] });
-  const timer = limit === undefined ? undefined : setTimeout(() => child.kill('SIGINT'), 1000 * limit);
+  const log = join(work, 'log.txt');
+  const file = openSync(log, 'a');
+  const child = spawn(process.execPath, args, { stdio: ['ignore', 'inherit', file] });
+  closeSync(file);
+  let wasStopped = false;
+  const stop = () => {
+    wasStopped = true;
+    child.kill('SIGINT');
+  };
+  const timer = limit === undefined ? undefined : setTimeout(stop, Math.max(0, 1000 * limit));
   return new Promise((done, fail) => {
     child.on('error', fail);
     child.on('close', (code) => {
       clearTimeout(timer);
-      if (code === 0 || limit !== undefined) done();
-      else fail(new Error(`zoetrope ${args.slice(1).join(' ')}: ended with code ${code}`));
+      if (code === 0 || wasStopped) return done();
+      const said = readFileSync(log, 'utf8').trim().split('\n').slice(-3).join('\n');
+      fail(new Error(`${args.slice(1).join(' ')}: ended with code ${code}\n${said}`));
     });
   });
 }

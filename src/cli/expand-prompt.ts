@@ -28,7 +28,7 @@ export async function expandedPrompt(
   note(
     terminal,
     expanded === undefined
-      ? 'The prompt is used as it is: it names nothing of the worlds'
+      ? 'The prompt is used as it is: it names nothing of the worlds, or contradicts itself'
       : `Expanded: ${expanded}`,
   );
   return expanded ?? prompt;

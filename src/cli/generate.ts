@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import { estimateGeneration } from '../pipeline/estimate.ts';
 import { type GenerateRequest, generate, planGeneration } from '../pipeline/generate.ts';
 import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
@@ -8,7 +9,7 @@ import type { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { defineCommand, numberOption, UsageError } from './command.ts';
 import { expandedPrompt } from './expand-prompt.ts';
-import { checkPlace, isStillFormat, makeVideo } from './make-video.ts';
+import { checkFormat, checkPlace, isStillFormat, makeVideo } from './make-video.ts';
 import { asUsage, extentOptions, samplingOptions, samplingRequest, sizeOption } from './sampling-options.ts';
 
 /** `zoetrope generate`. */
@@ -49,7 +50,7 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
         strength: numberOption('strength', values.strength, { min: 0, max: 1 }),
       }),
     };
-    if (previewOut !== undefined) await checkPlace(previewOut);
+    if (previewOut !== undefined) await checkPreviewPlace(previewOut, values.out);
     return await makeVideo('zoetrope generate', values, terminal, async ({ model, reader }) => {
       // Without files all is known, and what is wrong is told before anything else is done.
       if (image === undefined && video === undefined) asUsage(() => planGeneration(model, request));
@@ -58,6 +59,7 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
       const told = values.expand ? await expandedPrompt(prompt, sampling.seed, planOnly, terminal) : prompt;
       const full = { ...request, prompt: told, ...given.request };
       const plan = asUsage(() => planGeneration(model, full));
+      if (previewOut !== undefined) checkFormat(previewOut, plan.extent);
       const onPreview =
         previewOut === undefined
           ? undefined
@@ -72,6 +74,13 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     });
   },
 });
+
+async function checkPreviewPlace(previewOut: string, out: string | undefined): Promise<void> {
+  if (out !== undefined && resolve(out) === resolve(previewOut)) {
+    throw new UsageError(`zoetrope: --preview-out ${previewOut} is --out too; give the preview another name`);
+  }
+  await checkPlace(previewOut);
+}
 
 interface ExtentValues {
   readonly out: string | undefined;

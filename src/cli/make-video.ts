@@ -109,7 +109,11 @@ async function checkedOut(
   return out;
 }
 
-function checkFormat(out: string, { frames }: Extent): void {
+/**
+ * Checks that a file's format can hold what is to be made.
+ * @throws UsageError for several frames in a format of one.
+ */
+export function checkFormat(out: string, { frames }: Extent): void {
   if (frames > 1 && isStillFormat(out)) {
     throw new UsageError(
       `zoetrope: ${out}: holds one frame, not ${frames}; use --frames 1 or another ending`,

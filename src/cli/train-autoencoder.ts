@@ -32,9 +32,9 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
     const model = autoencoderTraining(config, recipe);
     const planner = autoencoderPlanner(config, recipe);
     terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions)));
+    const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     if (settings.planOnly) return 0;
     await using executor = await openExecutor(settings.device);
-    const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     const outcome = await runTraining(
       executor,
       settings,

@@ -57,8 +57,8 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     const model = transformerTraining(config);
     const planner = transformerPlanner(config, recipe, data.cache);
     terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens)));
-    if (settings.planOnly) return 0;
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
+    if (settings.planOnly) return 0;
     const outcome = await runTraining(
       executor,
       settings,

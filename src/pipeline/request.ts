@@ -147,7 +147,7 @@ export function checkNumber(field: string, value: number, min: number, max: numb
 }
 
 /** @throws RequestError unless the value is a whole number from min to max. */
-export function checkWhole(field: string, value: number, min: number, max: number): void {
+function checkWhole(field: string, value: number, min: number, max: number): void {
   if (!(Number.isInteger(value) && value >= min && value <= max))
     throw new RequestError(field, `${value}; use a whole number from ${min} to ${max}`);
 }

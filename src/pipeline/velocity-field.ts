@@ -113,10 +113,10 @@ export class VelocityField implements Disposable {
   async #encode(text: Uint8Array): Promise<HostTensor> {
     const budget = budgetOf(Math.ceil(text.length / textBlock) * (textBlock / bytesPerToken), [0, 0, 0]);
     const encoder = this.#compile(`text ${budget.textTokens}`, () => textGraph(this.#config, budget));
-    using scope = new BufferScope();
-    const sequence = layoutSequence(this.#config, budget, [[{ text, grid: [0, 0, 0] }]]);
-    const inputs = scope.own(uploadTree(this.#executor, textInputsOf(sequence)));
     try {
+      using scope = new BufferScope();
+      const sequence = layoutSequence(this.#config, budget, [[{ text, grid: [0, 0, 0] }]]);
+      const inputs = scope.own(uploadTree(this.#executor, textInputsOf(sequence)));
       const executable = await encoder.executable;
       const outputs = await this.#executor.run(executable, [
         ...this.#weights,

@@ -54,7 +54,7 @@ describe('generate', () => {
     expect(new Set(video.data).size).toBeGreaterThan(50);
   });
 
-  it('gives the same bits for the same seed with one thread, two, and in another process of work', async () => {
+  it('gives the same bits for the same seed with one thread, with two, and after other work', async () => {
     const video = await made();
     for (const threads of [1, 2]) {
       await using other = tinyModel(openOnnxExecutor({ threads }));
@@ -103,7 +103,7 @@ describe('generate', () => {
     expect(new Set(seeds).size).toBe(3);
   });
 
-  it('begins a longer video with the noise of a shorter one, and rounds frames up, not down', async () => {
+  it('rounds frames up to whole latent frames, not down', () => {
     const plan = planGeneration(model, { ...usual, frames: 6 });
     expect(plan.extent.frames).toBe(6);
     expect(estimateGeneration(model, plan).videoTokens).toBe(3 * 2 * 2);
