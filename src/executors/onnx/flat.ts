@@ -81,6 +81,7 @@ export function inPlacePairs(graph: Graph): (readonly [output: number, input: nu
       (candidate, i) =>
         !taken.has(i) &&
         candidate.node !== output.node &&
+        readers.has(candidate.node) &&
         candidate.dtype === output.dtype &&
         sameShape(candidate.shape, output.shape) &&
         (readers.get(candidate.node) ?? []).every(

@@ -119,6 +119,8 @@ export class SessionHost<Session, Value> {
       throw error;
     }
     const results = program.outputs.map((slot) => found('value', slots, slot));
+    // A donated input that nothing reads has no last use.
+    for (const value of made) if (!results.includes(value)) this.runtime.release(value);
     await Promise.all(
       results.map(async (value, index) => {
         // A result that is an input, or an earlier result too, becomes a value of its own.

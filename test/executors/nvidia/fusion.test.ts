@@ -126,6 +126,25 @@ describe('fused kernels', () => {
     expect(found[0]!.source).toMatchSnapshot();
   });
 
+  it('declare no more shared memory than a kernel may, however wide the rows', () => {
+    for (const width of [1024, 1536, 2048, 4096]) {
+      const found = kernels((x) => [x!.sum([1]), x!.sum([0])], [512, width]);
+      for (const { source } of found)
+        for (const [, count] of source.matchAll(/__shared__ float \w+\[(\d+)\]/g))
+          expect(4 * Number(count), `rows of ${width}`).toBeLessThanOrEqual(48 * 1024);
+    }
+  });
+
+  it('leave paddings alone that the sum repeats', () => {
+    const padded = (x: Tensor, before: number, after: number) =>
+      pad(x, [
+        [0, 0],
+        [before, after],
+      ]);
+    const found = stages((x, y) => [padded(x!, 0, 2).add(padded(y!, 2, 0))], [1, 2], [3, 2]);
+    expect(found.flatMap(made).map(({ shape }) => shape)).toContainEqual([3, 4]);
+  });
+
   it('turn and norm the heads of queries and keys, cut out of one product', () => {
     const found = kernels(
       (x, cos, sin, scale) =>

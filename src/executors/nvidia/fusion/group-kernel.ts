@@ -65,13 +65,19 @@ interface Layout {
   readonly chunks: number;
 }
 
+/** Shared memory that a kernel may declare. */
+const staticSharedBytes = 48 * 1024;
+
 function layoutOf(work: GroupWork): Layout {
   const { length } = work.space;
   const vector = vectorOf(work);
   const all = Math.ceil(length / vector);
   const most = work.reductions.length === 0 ? threads : all > 512 ? threads : 32;
   const wanted = work.reductions.length === 0 ? Math.ceil(all / (8 / vector)) : all;
-  const lanes = Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, wanted))));
+  const narrow = Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, wanted))));
+  // Columns are summed in shared memory, a row for each slot: where that is too much, a block takes one row.
+  const isTooMuch = work.columns.length > 0 && 4 * (threads / narrow) * length > staticSharedBytes;
+  const lanes = isTooMuch ? threads : narrow;
   return { vector, lanes, slots: threads / lanes, chunks: Math.ceil(all / lanes) };
 }
 

@@ -118,13 +118,15 @@ function joinedPads(operands: readonly Tensor[]): readonly Tensor[] | undefined 
   const pads = operands.flatMap(padsIn);
   const axis = pads.map(paddedAxis).reduce((a, b) => (a === b ? a : undefined));
   if (axis === undefined) return undefined;
+  const { shape } = at(operands, 0);
+  if (!pads.every((pad) => sameShape(at(resultsOf(pad), 0).shape, shape))) return undefined;
   const sorted = pads.sort((a, b) => at(a.attributes.before, axis) - at(b.attributes.before, axis));
   let end = 0;
   for (const pad of sorted) {
     if (at(pad.attributes.before, axis) !== end) return undefined;
     end += at(pad.operands[0].shape, axis);
   }
-  if (end !== at(at(operands, 0).shape, axis)) return undefined;
+  if (end !== at(shape, axis)) return undefined;
   return [
     concat(
       sorted.map((pad) => pad.operands[0]),

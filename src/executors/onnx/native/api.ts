@@ -35,12 +35,9 @@ const checked = {
   CreateSessionFromArray: [8, 'pointer', 'bytes', 'size', 'pointer', 'bytes'],
   Run: [9, 'pointer', 'pointer', 'bytes', 'bytes', 'size', 'bytes', 'size', 'bytes'],
   CreateSessionOptions: [10, 'bytes'],
-  EnableProfiling: [14, 'pointer', 'text'],
-  DisableMemPattern: [17, 'pointer'],
   DisableCpuMemArena: [19, 'pointer'],
   SetSessionLogSeverityLevel: [22, 'pointer', 'int'],
   SetIntraOpNumThreads: [24, 'pointer', 'int'],
-  CreateRunOptions: [39, 'bytes'],
   CreateTensorWithDataAsOrtValue: [49, 'pointer', 'pointer', 'size', 'bytes', 'size', 'int', 'bytes'],
   CreateCpuMemoryInfo: [69, 'int', 'int', 'bytes'],
   CreateEnvWithGlobalThreadPools: [119, 'int', 'text', 'pointer', 'bytes'],
@@ -50,7 +47,6 @@ const checked = {
   CreateAndRegisterAllocator: [144, 'pointer', 'pointer', 'pointer'],
   SetGlobalSpinControl: [149, 'pointer', 'int'],
   CreateArenaCfgV2: [164, 'bytes', 'bytes', 'size', 'bytes'],
-  AddRunConfigEntry: [165, 'pointer', 'text', 'text'],
 } as const satisfies Readonly<Record<string, readonly [place: number, ...parameters: Parameters]>>;
 
 /** Functions of `OrtApi` that free what they are given. */
@@ -60,7 +56,6 @@ const releases = {
   ReleaseMemoryInfo: 94,
   ReleaseSession: 95,
   ReleaseValue: 96,
-  ReleaseRunOptions: 97,
   ReleaseSessionOptions: 100,
   ReleaseThreadingOptions: 122,
   ReleaseArenaCfg: 157,
