@@ -59,8 +59,10 @@ export interface WorldsData {
   readonly choices: Choices | undefined;
 }
 
-/** The learning rate's course and AdamW's settings: see `optimizer.ts`. */
+/** The learning rate's course and the optimizer's settings: see `optimizer.ts` and `muon.ts`. */
 export interface OptimizerRecipe extends Required<AdamSettings> {
+  /** What moves matrices of repeated blocks; AdamW moves everything else. Default `adamw`. */
+  readonly method: 'adamw' | 'muon';
   readonly rate: number;
   readonly warmup: number;
   readonly floor: number;
@@ -204,6 +206,7 @@ const weight = (description: string) => number({ min: 0 }, description);
 
 const optimizer: Schema<OptimizerRecipe> = object<OptimizerRecipe>(
   {
+    method: withDefault(choice(['adamw', 'muon']), 'adamw'),
     rate: number({ above: 0 }, 'Highest learning rate.'),
     warmup: withDefault(integer({ min: 0 }, 'Steps of the rise at the start.'), 0),
     floor: withDefault(share('Learning rate at the end, as a share of the highest.'), 0),
@@ -213,7 +216,7 @@ const optimizer: Schema<OptimizerRecipe> = object<OptimizerRecipe>(
     weightDecay: withDefault(weight('Decay of matrices per unit of learning rate.'), 0),
     maxNorm: withDefault(number({ above: 0 }, 'Limit of the norm of the gradients.'), 1),
   },
-  'AdamW and its learning rate: a rise in a straight line, then half a cosine down.',
+  'AdamW, or Muon for matrices of blocks, and the learning rate: a rise in a straight line, then half a cosine down.',
 );
 
 const intervals: Schema<Intervals> = object<Intervals>(

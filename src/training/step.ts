@@ -9,7 +9,8 @@ import { at, type TensorType } from '../tensor/shape.ts';
 import type { Graph, Tensor } from '../tensor/tensor.ts';
 import { block, trace } from '../tensor/trace.ts';
 import { leaves, mapTree, withLeaves } from '../tensor/tree.ts';
-import { type AdamState, adamSchedule, adamState, adamW } from './optimizer.ts';
+import { muon } from './muon.ts';
+import { type AdamState, adamSchedule, adamState, adamW, learningRate } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
 
 /** A model as training sees it: what it is made of, and how wrong it is on a batch. */
@@ -80,10 +81,10 @@ export interface TracedStep {
   readonly metrics: readonly string[];
 }
 
-const numbersType: TensorType = { shape: [4], dtype: 'f32' };
+const numbersType: TensorType = { shape: [5], dtype: 'f32' };
 
 /**
- * One training step as graph code: loss, gradients, AdamW and the running average, so that nothing but batches goes to
+ * One training step as graph code: loss, gradients, optimizer and the running average, so that nothing but batches goes to
  * the device and nothing but a few numbers comes back.
  *
  * @param batch types of the batch's tensors.
@@ -94,11 +95,15 @@ export function traceStep(model: TrainingModel, batch: object, recipe: CommonRec
     `train ${model.kind}`,
     (state, values, numbers) => {
       const { loss, terms } = model.loss(state.parameters, values);
-      const [rate, epsilon, keep, averageKeep] = numbers.split(0, [1, 1, 1, 1]).map((one) => one.reshape([]));
-      if (!rate || !epsilon || !keep || !averageKeep) throw new Error('a step has four numbers');
+      const [rate, epsilon, keep, averageKeep, plainRate] = numbers
+        .split(0, [1, 1, 1, 1, 1])
+        .map((one) => one.reshape([]));
+      if (!rate || !epsilon || !keep || !averageKeep || !plainRate)
+        throw new Error('a step has five numbers');
       const found = gradients(loss, state.parameters);
-      const now = { rate, epsilon, keep };
-      const result = adamW(state.parameters, found, state.moments, now, recipe.optimizer);
+      const now = { rate, epsilon, keep, plainRate };
+      const optimize = recipe.optimizer.method === 'muon' ? muon : adamW;
+      const result = optimize(state.parameters, found, state.moments, now, recipe.optimizer);
       const alive = state.alive.mul(finite(loss)).mul(finite(result.gradientNorm));
       const metrics = { loss, gradientNorm: result.gradientNorm, ...terms };
       names = Object.keys(metrics);
@@ -112,10 +117,12 @@ export function traceStep(model: TrainingModel, batch: object, recipe: CommonRec
   return { graph: traced.graph, donate: inputsOf(traced.parameters, 0), metrics: names };
 }
 
-/** The numbers of step `step`, counted from 1: {@link adamSchedule}'s and the average's share, f32 [4]. */
+/** The numbers of step `step`, counted from 1: {@link adamSchedule}'s, the average's share and the learning rate, f32 [5]. */
 export function stepNumbers(recipe: CommonRecipe, step: number): HostTensor<'f32'> {
-  const { rate, epsilon, keep } = adamSchedule(scheduleOf(recipe), step, recipe.optimizer);
-  return fromFloat32('f32', [4], Float32Array.of(rate, epsilon, keep, averageShare(recipe.ema, step)));
+  const schedule = scheduleOf(recipe);
+  const { rate, epsilon, keep } = adamSchedule(schedule, step, recipe.optimizer);
+  const numbers = [rate, epsilon, keep, averageShare(recipe.ema, step), learningRate(schedule, step)];
+  return fromFloat32('f32', [5], Float32Array.from(numbers));
 }
 
 /** What the running average keeps at step `step`, counted from 1: less at first, when weights are far from their end. */

@@ -1,7 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
-import { fromFloat32 } from '../../src/tensor/host-tensor.ts';
+import { keyFromSeed, normal } from '../../src/random/philox.ts';
+import { fromFloat32, type HostTensor, zeros } from '../../src/tensor/host-tensor.ts';
+import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
 import { trace } from '../../src/tensor/trace.ts';
+import { leaves } from '../../src/tensor/tree.ts';
+import { muon, orthogonalized } from '../../src/training/muon.ts';
 import { adamSchedule, adamW, learningRate } from '../../src/training/optimizer.ts';
 
 /** AdamW as its papers write it, on plain numbers. */
@@ -95,5 +99,97 @@ describe('the learning rate', () => {
   it('stays without a number of steps', () => {
     expect(learningRate({ rate: 3 }, 1)).toBe(3);
     expect(learningRate({ rate: 3, warmup: 2 }, 1e6)).toBe(3);
+  });
+});
+
+describe('Muon', () => {
+  const f32 = (...shape: number[]) => ({ shape, dtype: 'f32' as const });
+  const valuesOf = async (x: HostTensor<'f32'>) => {
+    const executor = new ReferenceExecutor();
+    const { graph } = trace('orthogonalized', (y) => [orthogonalized(y)], { shape: x.shape, dtype: 'f32' });
+    const [found] = await executor.run(await executor.compile(graph), [executor.upload(x)]);
+    return executor.peek(found!);
+  };
+
+  it.each([
+    [4, 9],
+    [9, 4],
+    [5, 12],
+  ])('makes the shorter side of a %i x %i matrix nearly orthonormal', async (rows, columns) => {
+    const x = fromFloat32('f32', [2, rows, columns], normal(keyFromSeed(rows), 2 * rows * columns));
+    const found = await valuesOf(x);
+    const least = Math.min(rows, columns);
+    for (const n of [0, 1]) {
+      const line = (i: number) =>
+        Array.from({ length: Math.max(rows, columns) }, (_, k) =>
+          rows > columns ? found[(n * rows + k) * columns + i]! : found[(n * rows + i) * columns + k]!,
+        );
+      const dot = (i: number, j: number) => line(i).reduce((sum, v, k) => sum + v * line(j)[k]!, 0);
+      for (let i = 0; i < least; i++) {
+        for (let j = 0; j <= i; j++) {
+          if (i === j) expect(dot(i, i)).toBeGreaterThan(0.4);
+          if (i === j) expect(dot(i, i)).toBeLessThan(1.6);
+          else expect(Math.abs(dot(i, j))).toBeLessThan(0.55);
+        }
+      }
+    }
+  });
+
+  it('keeps singular vectors and evens out singular values', async () => {
+    const x = fromFloat32('f32', [1, 3, 3], Float32Array.of(3, 0, 0, 0, 1, 0, 0, 0, -0.1));
+    const found = await valuesOf(x);
+    const diagonal = [0, 4, 8].map((i) => found[i]!);
+    expect(diagonal.map(Math.sign)).toEqual([1, 1, -1]);
+    for (const value of diagonal.map(Math.abs)) {
+      expect(value).toBeGreaterThan(0.6);
+      expect(value).toBeLessThan(1.3);
+    }
+    expect(found.every((value, i) => i % 4 === 0 || value === 0)).toBe(true);
+  });
+
+  it('moves matrices of blocks, three of them in a joint projection, and leaves the rest to AdamW', async () => {
+    const tree = { blocks: [{ qkv: { weight: f32(6, 2), bias: f32(6) } }], out: { weight: f32(2, 2) } };
+    const step = { rate: f32(), epsilon: f32(), keep: f32(), plainRate: f32() };
+    const one = async (optimize: typeof muon) => {
+      const executor = new ReferenceExecutor();
+      const { graph } = trace(
+        'step',
+        (p, g, s, now) => {
+          const { parameters, state } = optimize(p, g, s, now);
+          return [parameters, state];
+        },
+        tree,
+        tree,
+        { mean: tree, square: tree },
+        step,
+      );
+      const leavesOf = (seed: number) =>
+        (leaves(tree) as TensorType[]).map(({ shape }, i) =>
+          executor.upload(fromFloat32('f32', shape, normal(keyFromSeed(seed + i), elementCount(shape)))),
+        );
+      const zero = () =>
+        (leaves(tree) as TensorType[]).map(({ shape }) => executor.upload(zeros('f32', shape)));
+      const scalars = [0.1, 1e-8, 0.9, 0.01].map((value) =>
+        executor.upload(fromFloat32('f32', [], Float32Array.of(value))),
+      );
+      const outputs = await executor.run(await executor.compile(graph), [
+        ...leavesOf(1),
+        ...leavesOf(5),
+        ...zero(),
+        ...zero(),
+        ...scalars,
+      ]);
+      return outputs.map((buffer) => executor.peek(buffer));
+    };
+    const [found, plain] = [await one(muon), await one(adamW)];
+    // Leaves in order: qkv weight, qkv bias, out weight; then their means and squares.
+    for (const i of [1, 2, 4, 5, 7, 8]) expect(found[i]).toEqual(plain[i]);
+    expect(found[6]).toEqual(new Float64Array(12));
+    const given = normal(keyFromSeed(1), 12);
+    const change = fromFloat32('f32', [3, 2, 2], normal(keyFromSeed(5), 12));
+    const expected = await valuesOf(change);
+    found[0]!.forEach((value, i) => {
+      expect(value).toBeCloseTo(0.9 * given[i]! - 0.01 * 0.2 * Math.SQRT2 * expected[i]!, 6);
+    });
   });
 });

@@ -40,6 +40,7 @@ export const tinyRecipe: CommonRecipe = {
   data: { kind: 'worlds', seed: 0, split: 'train', rate: 12, clips: 1, variants: [], choices: undefined },
   steps: 8,
   optimizer: {
+    method: 'adamw',
     rate: 0.01,
     warmup: 0,
     floor: 0,

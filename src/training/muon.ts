@@ -1,0 +1,122 @@
+import { concat, matmul } from '../tensor/functions.ts';
+import { at, expectShape } from '../tensor/shape.ts';
+import type { Tensor } from '../tensor/tensor.ts';
+import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
+import { type AdamResult, type AdamSettings, type AdamState, type AdamStep, adamW } from './optimizer.ts';
+
+/** Decay of the mean of gradients of matrices that Muon moves. */
+const momentum = 0.95;
+
+/** The quintic of Newton-Schulz: its slope at 0 is steep, and singular values end between 0.7 and 1.2. */
+const [a, b, c] = [3.4445, -4.775, 2.0315] as const;
+const iterations = 5;
+
+/** Share of the learning rate that makes a step of Muon as large as one of AdamW. */
+const adamSize = 0.2;
+
+/** Values that change from step to step, f32 scalars. */
+export interface MuonStep<Leaf> extends AdamStep<Leaf> {
+  /** Learning rate without AdamW's corrections. */
+  readonly plainRate: Leaf;
+}
+
+/**
+ * The closest matrices with orthonormal rows (or columns, whichever are fewer), nearly: five iterations of Newton-Schulz
+ * (Jordan et al. 2024, Muon). x [N, R, C] -> [N, R, C], each matrix for itself.
+ */
+export function orthogonalized(x: Tensor): Tensor {
+  const { R, C } = expectShape(x, 'N R C', {}, 'matrices');
+  const tall = R > C;
+  let y = x.div(x.square().sum([1, 2], true).sqrt().add(1e-7));
+  for (let i = 0; i < iterations; i++) {
+    const gram = matmul(y, y, { transposeA: tall, transposeB: !tall }); // [N, min, min]
+    const factor = gram.mul(b).add(matmul(gram, gram).mul(c)); // [N, min, min]
+    y = y.mul(a).add(tall ? matmul(y, factor) : matmul(factor, y));
+  }
+  return y;
+}
+
+/**
+ * One step in which matrices of repeated blocks are moved by Muon (Jordan et al. 2024), scaled to the size of AdamW's
+ * steps so that one learning rate serves both (Liu et al. 2025, Moonlight, eq. 4), and everything else by {@link adamW}:
+ * embeddings, first and last layers, vectors. Queries, keys and values count as three matrices. Muon has no use for
+ * the mean of squares; it stays what it was.
+ *
+ * Matrices of one size are moved together, in one batched product for all of them.
+ */
+export function muon<Tree extends object>(
+  parameters: Tree,
+  gradients: TreeOf<Tree, Tensor>,
+  state: AdamState<Tree>,
+  step: MuonStep<Tensor>,
+  settings: AdamSettings = {},
+): AdamResult<Tree> {
+  const rest = adamW(parameters, gradients, state, step, settings);
+  const moved = new Map<number, { readonly parameter: Tensor; readonly mean: Tensor }>();
+  const [grads, means] = [gradients, state.mean].map((tree) => leaves(tree) as Tensor[]);
+  for (const group of groupsOf(entries(parameters) as [string, Tensor][])) {
+    const changes = group.map(({ index, parts }) => {
+      const gradient = at(grads ?? [], index);
+      const mean = at(means ?? [], index)
+        .mul(momentum)
+        .add(gradient.mul(1 - momentum));
+      const ahead = mean.mul(momentum).add(gradient.mul(1 - momentum)); // Nesterov's
+      const [rows = 0, columns = 0] = gradient.shape;
+      return { mean, direction: ahead.reshape([parts, rows / parts, columns]) };
+    });
+    const sizes = group.map(({ parts }) => parts);
+    const all = orthogonalized(
+      concat(
+        changes.map(({ direction }) => direction),
+        0,
+      ),
+    );
+    const [, rows = 0, columns = 0] = all.shape;
+    const rate = step.plainRate.mul(adamSize * Math.sqrt(Math.max(rows, columns)));
+    all.split(0, sizes).forEach((direction, i) => {
+      const { index, parameter } = at(group, i);
+      const change = direction.reshape(parameter.shape).mul(rate);
+      moved.set(index, { parameter: parameter.mul(step.keep).sub(change), mean: at(changes, i).mean });
+    });
+  }
+  const squares = leaves(state.square) as Tensor[];
+  const tree = (all: object, pick: (one: { parameter: Tensor; mean: Tensor }, index: number) => Tensor) =>
+    withLeaves(
+      parameters,
+      (leaves(all) as Tensor[]).map((leaf, index) => {
+        const one = moved.get(index);
+        return one === undefined ? leaf : pick(one, index);
+      }),
+    ) as unknown as Tree;
+  return {
+    parameters: tree(rest.parameters, ({ parameter }) => parameter),
+    state: {
+      mean: tree(rest.state.mean, ({ mean }) => mean),
+      square: tree(rest.state.square, (_, index) => at(squares, index)),
+    },
+    gradientNorm: rest.gradientNorm,
+  };
+}
+
+/** A parameter that Muon moves. */
+interface Hidden {
+  readonly index: number;
+  readonly parameter: Tensor;
+  /** Matrices that it holds, one below the other. */
+  readonly parts: number;
+}
+
+/** Matrices of repeated blocks, those of one size together. */
+function groupsOf(parameters: readonly (readonly [name: string, parameter: Tensor])[]): Hidden[][] {
+  const groups = new Map<string, Hidden[]>();
+  for (const [index, [name, parameter]] of parameters.entries()) {
+    if (parameter.rank !== 2 || !/(^|\.)blocks\.\d+\./.test(name)) continue;
+    const parts = name.endsWith('.qkv.weight') ? 3 : 1;
+    const [rows = 0, columns = 0] = parameter.shape;
+    const size = `${rows / parts}x${columns}`;
+    const group = groups.get(size) ?? [];
+    group.push({ index, parameter, parts });
+    groups.set(size, group);
+  }
+  return [...groups.values()];
+}
