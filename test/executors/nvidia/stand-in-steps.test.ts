@@ -11,6 +11,7 @@ import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
 import type { Node } from '../../../src/tensor/tensor.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
 import type { Op } from '../../../src/tensor/vocabulary.ts';
+import type { CommonRecipe } from '../../../src/training/recipe.ts';
 import { stateTypes, stepNumbers, traceStep } from '../../../src/training/step.ts';
 import { transformerTraining } from '../../../src/training/transformer-task.ts';
 import { tinyRecipe } from '../../training/tiny.ts';
@@ -30,9 +31,11 @@ const config = {
 };
 const budget = { rows: 2, videoTokens: 24, textTokens: 8, segments: 2 };
 // A large epsilon: the size of an update must not hang on the sign of a gradient that is nearly 0.
-const recipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilon: 1e-2 } };
+const adamRecipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilon: 1e-2 } };
 
-function transformerStep() {
+const muonRecipe = { ...adamRecipe, optimizer: { ...adamRecipe.optimizer, method: 'muon' as const } };
+
+function transformerStep(recipe: CommonRecipe) {
   const model = transformerTraining(config);
   const tokens: TensorType = { shape: [2, 24], dtype: 'f32' };
   const patches: TensorType = { shape: [2, 24, 8], dtype: 'f32' };
@@ -74,7 +77,8 @@ const reason = missingCompiler();
 describe.skipIf(reason !== undefined)(
   `training steps in fused kernels on the CPU${reason === undefined ? '' : `: ${reason}`}`,
   () => {
-    const { traced, values } = transformerStep();
+    const { traced, values } = transformerStep(adamRecipe);
+    const muon = transformerStep(muonRecipe);
     const attentions: readonly Op[] = ['attention', 'attentionGradient'];
     const plans = [[], attentions].map((narrow) => {
       const isNarrow = ({ op }: Node) => narrow.includes(op);
@@ -82,9 +86,15 @@ describe.skipIf(reason !== undefined)(
       return planStandIn(traced.graph, generator, traced.donate, attentions);
     });
     const [plan, narrowPlan] = [plans[0]!, plans[1]!];
+    const muonPlan = planStandIn(
+      muon.traced.graph,
+      { prepare, isNarrow: () => false, partition: fusedPartition },
+      muon.traced.donate,
+      attentions,
+    );
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
-      compiled = await CpuKernels.compile(prelude, plans.flatMap(kernelsOf));
+      compiled = await CpuKernels.compile(prelude, [...plans, muonPlan].flatMap(kernelsOf));
     }, 120_000);
     afterAll(() => compiled?.[Symbol.dispose]());
 
@@ -97,6 +107,15 @@ describe.skipIf(reason !== undefined)(
       const { donations } = plan.program;
       expect(donations.size).toBe(traced.donate.length);
       expect([...donations.values()].filter(({ how }) => how === 'copy')).toHaveLength(0);
+    });
+
+    it('are those of the reference with Muon', async () => {
+      const expected = await evaluate(new ReferenceExecutor(), muon.traced.graph, muon.values);
+      const found = runStandIn(muonPlan, compiled!, muon.values);
+      expected.forEach((tensor, index) => {
+        const name = muon.traced.graph.outputNames[index]!;
+        expect(difference(found[index]!, tensor, 1e-4), name).toBeUndefined();
+      });
     });
 
     it('are nearly those with attention in bf16, which kernels write and read themselves', async () => {
