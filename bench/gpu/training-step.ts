@@ -81,8 +81,8 @@ for (const [variant, batch] of types) {
 }
 
 function randomTensor({ shape, dtype }: TensorType, path: string): HostTensor {
-  if (dtype !== 'f32') return zeros(dtype, shape);
-  return fromFloat32('f32', shape, normal(keyFromSeed(path.length), elementCount(shape)));
+  if (dtype !== 'f32' && dtype !== 'f16') return zeros(dtype, shape);
+  return fromFloat32(dtype, shape, normal(keyFromSeed(path.length), elementCount(shape)));
 }
 
 function report(times: readonly { readonly name: string; readonly milliseconds: number }[]): void {

@@ -103,10 +103,16 @@ export class LatentCache implements AsyncDisposable {
     return stored.shape;
   }
 
-  /** Normalised latents of clip `index`, f32 [T', H', W', C]. */
-  async read(index: number): Promise<HostTensor<'f32'>> {
-    const stored = await this.#shardOf(index).read(nameOf(index));
-    return fromFloat32('f32', stored.shape, toFloat32(stored));
+  /**
+   * Normalised latents of clip `index`, f16 [T', H', W', C], as they are stored.
+   * @throws UserError when the file holds something else.
+   */
+  async read(index: number): Promise<HostTensor<'f16'>> {
+    const { path, read } = this.#shardOf(index);
+    const stored = await read(nameOf(index));
+    if (stored.dtype !== 'f16')
+      throw new UserError(`${path}: clip ${index} is ${stored.dtype}, not f16; make the cache anew`);
+    return stored;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -11,6 +11,7 @@
  */
 
 import { boxMuller } from './normal.ts';
+import { openVectorDraws, type VectorDraws } from './vector-draws.ts';
 
 /** Names a random stream: two unsigned 32-bit words. Make one with {@link keyFromSeed}, derive others with {@link fold}. */
 export interface Key {
@@ -36,8 +37,16 @@ const foldNameDomain = 2;
 
 const two32 = 2 ** 32;
 const wordsPerChunk = 4096;
-const chunkWords = new Uint32Array(wordsPerChunk);
-const chunkValues = new Float32Array(wordsPerChunk);
+
+/** Where long draws are made, a chunk at a time. */
+type Chunk = Pick<VectorDraws, 'words' | 'values'> & {
+  /** Makes words of blocks `first` to `first + count` of the key's draw stream. */
+  readonly draw: (key: Key, first: number, count: number) => void;
+  /** Turns so many words, a multiple of 4, into as many normals. */
+  readonly boxMuller: (count: number) => void;
+};
+
+let openChunk: Chunk | undefined;
 
 /** The Philox 4x32-10 bijection of `counter` under `key`: four uniform 32-bit words. Counter words are taken modulo 2^32. */
 export function philox4x32(counter: Words4, key: Key): Words4 {
@@ -93,7 +102,7 @@ export function uniform(key: Key, count: number, options: DrawOptions = {}): Flo
  * `2j` and `2j + 1`. The largest possible magnitude is 6.77 (the radius of the smallest 32-bit uniform).
  */
 export function normal(key: Key, count: number, options: DrawOptions = {}): Float32Array {
-  return drawFloats(key, count, options, boxMuller);
+  return drawFloats(key, count, options, (made, words) => made.boxMuller(words));
 }
 
 /**
@@ -254,34 +263,68 @@ function forEachFraction(
   count: number,
   visit: (i: number, fraction: number) => void,
 ): void {
+  const { words } = chunk();
   forEachChunk(key, 2 * offset, 2 * count, (done, skip, length) => {
     for (let at = skip; at < skip + length; at += 2) {
-      visit((done + at - skip) / 2, fraction53(chunkWords[at] ?? 0, chunkWords[at + 1] ?? 0));
+      visit((done + at - skip) / 2, fraction53(words[at] ?? 0, words[at + 1] ?? 0));
     }
   });
 }
 
-/** Turns the first `count` words (a multiple of 4) into as many floats. */
-type FloatConversion = (words: Uint32Array, out: Float32Array, count: number) => void;
+/** Turns the first `count` words of a chunk (a multiple of 4) into as many floats. */
+type FloatConversion = (chunk: Chunk, count: number) => void;
 
-function uniformFloats(words: Uint32Array, out: Float32Array, count: number): void {
-  for (let i = 0; i < count; i++) out[i] = ((words[i] ?? 0) >>> 8) * 2 ** -24;
+function uniformFloats({ words, values }: Chunk, count: number): void {
+  for (let i = 0; i < count; i++) values[i] = ((words[i] ?? 0) >>> 8) * 2 ** -24;
 }
 
 function drawFloats(key: Key, count: number, options: DrawOptions, convert: FloatConversion): Float32Array {
   const { offset = 0 } = options;
   checkRange(count, offset);
   const out = new Float32Array(count);
+  const made = chunk();
   forEachChunk(key, offset, count, (done, skip, length) => {
-    convert(chunkWords, chunkValues, 4 * Math.ceil((skip + length) / 4));
-    out.set(chunkValues.subarray(skip, skip + length), done);
+    convert(made, 4 * Math.ceil((skip + length) / 4));
+    out.set(made.values.subarray(skip, skip + length), done);
   });
   return out;
 }
 
+function chunk(): Chunk {
+  openChunk ??= vectorChunk() ?? scalarChunk();
+  return openChunk;
+}
+
+function scalarChunk(): Chunk {
+  const [words, values] = [new Uint32Array(wordsPerChunk), new Float32Array(wordsPerChunk)];
+  return {
+    words,
+    values,
+    draw: (key, first, count) => drawBlocks(key, first, words, count),
+    boxMuller: (count) => boxMuller(words, values, count),
+  };
+}
+
+/** Undefined where the engine has no vectors. */
+function vectorChunk(): Chunk | undefined {
+  const vectors = openVectorDraws();
+  if (vectors === undefined) return undefined;
+  const { words, values } = vectors;
+  return {
+    words,
+    values,
+    draw: ({ k0, k1 }, first, count) => {
+      const [low, high] = [first % two32, Math.floor(first / two32)];
+      if (low + count <= two32) vectors.philox(low, high, 0, drawDomain, k0, k1, count);
+      else drawBlocks({ k0, k1 }, first, words, count);
+    },
+    boxMuller: (count) => vectors.boxMuller(count),
+  };
+}
+
 /**
- * Makes words `offset` to `offset + count` of the stream, a chunk at a time, in `chunkWords`: whole blocks, of which
- * `length` words from `skip` on are wanted after the `done` before them.
+ * Makes words `offset` to `offset + count` of the stream, a chunk at a time: whole blocks, of which `length` words from
+ * `skip` on are wanted after the `done` before them.
  */
 function forEachChunk(
   key: Key,
@@ -289,10 +332,11 @@ function forEachChunk(
   count: number,
   visit: (done: number, skip: number, length: number) => void,
 ): void {
+  const { draw } = chunk();
   for (let done = 0; done < count; ) {
     const skip = (offset + done) % 4;
     const length = Math.min(wordsPerChunk - skip, count - done);
-    drawBlocks(key, (offset + done - skip) / 4, chunkWords, Math.ceil((skip + length) / 4));
+    draw(key, (offset + done - skip) / 4, Math.ceil((skip + length) / 4));
     visit(done, skip, length);
     done += length;
   }

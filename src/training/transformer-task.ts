@@ -13,7 +13,7 @@ import {
   type TransformerConfig,
   transformerPresets,
 } from '../models/transformer/config.ts';
-import { gridOf, packTokens, patchify } from '../models/transformer/patches.ts';
+import { gridOf, packTokens, patchifyInto } from '../models/transformer/patches.ts';
 import {
   layoutSequence,
   type Sequence,
@@ -24,7 +24,7 @@ import {
 import { type TransformerSpec, transformer, transformerSpec } from '../models/transformer/transformer.ts';
 import type { Parameters } from '../nn/parameters.ts';
 import { fold, type Key, keyFromSeed, normal, permutation, RandomStream } from '../random/philox.ts';
-import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, hostTensor } from '../tensor/host-tensor.ts';
 import { at, elementCount, type Shape, type TensorType } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Batch, BatchMaker, BatchPlan, BatchPlanner } from './batch.ts';
@@ -82,7 +82,8 @@ export function transformerTraining(config: TransformerConfig): TrainingModel {
       const p = parameters as Parameters<TransformerSpec>;
       const velocity = (patches: Tensor, timesteps: Tensor) =>
         transformer(p, config, { patches, timesteps, sequence });
-      return { loss: flowLoss(velocity, flow).loss, terms: {} };
+      const clean = flow.clean.cast('f32');
+      return { loss: flowLoss(velocity, { ...flow, clean }).loss, terms: {} };
     },
   };
 }
@@ -150,8 +151,8 @@ interface Sample {
   readonly row: number;
   readonly text: Uint8Array;
   readonly grid: TimeHeightWidth;
-  /** [tokens, P]. */
-  readonly patches: Float32Array;
+  /** f16 [T', H', W', C]. */
+  readonly latents: HostTensor<'f16'>;
   /** Of each token; 0 where it is known. */
   readonly timesteps: Float32Array;
 }
@@ -170,14 +171,15 @@ async function openSample(
   const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)));
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const inFrame = grid[1] * grid[2];
+  const timesteps = new Float32Array(videoTokensOf(grid));
+  for (const [frame, known] of isKnown.entries())
+    timesteps.fill(known ? 0 : timestep, frame * inFrame, (frame + 1) * inFrame);
   return {
     row,
     text: captionBytes(captionOf(cache.captions(clip), level), textTokens),
     grid,
-    patches: patchify(config, latents),
-    timesteps: Float32Array.from({ length: videoTokensOf(grid) }, (_, token) =>
-      isKnown[Math.floor(token / inFrame)] === true ? 0 : timestep,
-    ),
+    latents,
+    timesteps,
   };
 }
 
@@ -191,7 +193,6 @@ function assemble(
   const rows = Array.from({ length: budget.rows }, (_, row) =>
     samples.filter((sample) => sample.row === row),
   );
-  const channels = patchChannels(config);
   const shape = [budget.rows, budget.videoTokens];
   const perToken = (values: (sample: Sample) => Float32Array): HostTensor<'f32'> =>
     fromFloat32(
@@ -203,17 +204,13 @@ function assemble(
         rows.map((row) => row.map(values)),
       ).data,
     );
-  const noiseShape = [...shape, channels];
+  const patchShape = [...shape, patchChannels(config)];
   const used = samples.reduce((sum, { timesteps }) => sum + timesteps.length, 0);
   return {
     variant,
     values: {
-      clean: packTokens(
-        budget,
-        channels,
-        rows.map((row) => row.map(({ patches }) => patches)),
-      ),
-      noise: fromFloat32('f32', noiseShape, normal(noiseKey, elementCount(noiseShape))),
+      clean: hostTensor('f16', patchShape, packPatches(config, budget, rows)),
+      noise: fromFloat32('f32', patchShape, normal(noiseKey, elementCount(patchShape))),
       timesteps: perToken(({ timesteps }) => timesteps),
       weights: perToken(({ timesteps }) => timesteps.map((t) => (t === 0 ? 0 : 1))),
       sequence: { ...layoutSequence(config, budget, rows) },
@@ -222,13 +219,31 @@ function assemble(
   };
 }
 
+/** Patches of the rows' latents, [B, V, P]: f16 as they are stored, which halves what goes to the device. */
+function packPatches(
+  config: TransformerConfig,
+  { rows: count, videoTokens }: SequenceBudget,
+  rows: readonly (readonly Sample[])[],
+): Uint16Array {
+  const channels = patchChannels(config);
+  const out = new Uint16Array(count * videoTokens * channels);
+  for (const [row, samples] of rows.entries()) {
+    let token = row * videoTokens;
+    for (const { latents, timesteps } of samples) {
+      patchifyInto<'f16'>(config, latents, out, token * channels);
+      token += timesteps.length;
+    }
+  }
+  return out;
+}
+
 function batchTypes(config: TransformerConfig, budget: SequenceBudget): TransformerBatch<TensorType> {
   const shape = [budget.rows, budget.videoTokens];
   const tokens: TensorType = { shape, dtype: 'f32' };
-  const patches: TensorType = { shape: [...shape, patchChannels(config)], dtype: 'f32' };
+  const patches = [...shape, patchChannels(config)];
   return {
-    clean: patches,
-    noise: patches,
+    clean: { shape: patches, dtype: 'f16' },
+    noise: { shape: patches, dtype: 'f32' },
     timesteps: tokens,
     weights: tokens,
     sequence: sequenceTypes(config, budget),

@@ -1,5 +1,6 @@
-import { fromFloat32, type HostTensor } from '../../tensor/host-tensor.ts';
-import { at, GraphError } from '../../tensor/shape.ts';
+import type { DType } from '../../tensor/dtype.ts';
+import { fromFloat32, type HostArray, type HostTensor } from '../../tensor/host-tensor.ts';
+import { at, GraphError, type Shape } from '../../tensor/shape.ts';
 import type { TimeHeightWidth, TransformerConfig } from './config.ts';
 import type { SequenceBudget } from './sequence.ts';
 
@@ -21,17 +22,30 @@ export function gridOf(
 }
 
 /**
- * Cuts latents [T, H, W, C] into patches: f32 [tokens, pt ph pw C], tokens in the order of [t, h, w], values of a patch
+ * Cuts latents [T, H, W, C] into patches: [tokens, pt ph pw C], tokens in the order of [t, h, w], values of a patch
  * in the order of [t, h, w, c].
  * @throws GraphError when the patch does not divide the latents.
  */
 export function patchify(config: Pick<TransformerConfig, 'patch'>, latents: HostTensor<'f32'>): Float32Array {
-  const [T, H, W, C] = latents.shape as readonly [number, number, number, number];
   const out = new Float32Array(latents.data.length);
-  eachRun(config, [T, H, W], C, (position, token, length) =>
-    out.set(latents.data.subarray(position, position + length), token),
-  );
+  patchifyInto(config, latents, out, 0);
   return out;
+}
+
+/**
+ * {@link patchify} into `out` from `offset` on.
+ * @throws GraphError when the patch does not divide the latents.
+ */
+export function patchifyInto<D extends DType>(
+  config: Pick<TransformerConfig, 'patch'>,
+  { shape, data }: { readonly shape: Shape; readonly data: HostArray<D> },
+  out: HostArray<D>,
+  offset: number,
+): void {
+  const [T, H, W, C] = shape as readonly [number, number, number, number];
+  eachRun(config, [T, H, W], C, (position, patch, length) =>
+    out.set(data.subarray(position, position + length), offset + patch),
+  );
 }
 
 /**
