@@ -4,7 +4,7 @@ import { drawKnownFrames } from '../diffusion/known-frames.ts';
 import { drawTimestep } from '../diffusion/timesteps.ts';
 import { UserError } from '../errors.ts';
 import { type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
-import { captionBytes } from '../models/text/caption-bytes.ts';
+import { captionBytes, captionTokens } from '../models/text/caption-bytes.ts';
 import {
   checkTransformerConfig,
   latentPositions,
@@ -101,6 +101,7 @@ export function transformerPlanner(
   const { clips } = cache.header;
   const budget = budgetOf(recipe);
   const key = keyFromSeed(seed);
+  const captionKey = fold(key, 'caption');
   let order: { readonly epoch: number; readonly of: Uint32Array } = { epoch: -1, of: new Uint32Array(0) };
   const clipAt = (position: number): number => {
     const epoch = Math.floor(position / clips);
@@ -110,10 +111,10 @@ export function transformerPlanner(
   };
   const itemAt = (position: number) => {
     const clip = clipAt(position);
-    const level = drawLevel(mix, fold(fold(key, 'caption'), position));
-    const text = captionBytes(captionOf(cache.captions(clip), level), budget.textTokens);
+    const level = drawLevel(mix, fold(captionKey, position));
+    const text = captionTokens(captionOf(cache.captions(clip), level), budget.textTokens);
     const video = videoTokensOf(gridOfShape(config, cache.shape(clip)));
-    return { clip, level, text: text.length / 4, video };
+    return { clip, level, text, video };
   };
   return {
     variants: new Map([[packed, batchTypes(config, budget)]]),
@@ -133,11 +134,12 @@ export function transformerBatchMaker(
 ): BatchMaker {
   const budget = budgetOf(recipe);
   const key = keyFromSeed(recipe.seed);
+  const [clipKey, noiseKey] = [fold(key, 'clip'), fold(key, 'noise')];
   return async (plan) => {
     const samples = await Promise.all(
-      plan.clips.map((clip) => openSample(config, recipe, budget, cache, clip, fold(key, 'clip'))),
+      plan.clips.map((clip) => openSample(config, recipe, budget, cache, clip, clipKey)),
     );
-    return assemble(config, budget, plan, samples, fold(fold(key, 'noise'), plan.step));
+    return assemble(config, budget, plan, samples, fold(noiseKey, plan.step));
   };
 }
 

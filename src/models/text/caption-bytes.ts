@@ -9,8 +9,32 @@ export const bytesPerToken = 4;
  * @returns 4 to 4 maxTokens bytes, a multiple of 4.
  */
 export function captionBytes(caption: string, maxTokens: number): Uint8Array {
+  const { bytes, written } = encoded(caption, maxTokens);
+  const padded = new Uint8Array(tokensOf(written) * bytesPerToken);
+  padded.set(bytes.subarray(0, written));
+  return padded;
+}
+
+/** Text tokens of a caption: those of {@link captionBytes}. */
+export function captionTokens(caption: string, maxTokens: number): number {
+  return tokensOf(encoded(caption, maxTokens).written);
+}
+
+const encoder = new TextEncoder();
+let scratch = new Uint8Array(0);
+
+/** The caption in bytes that the next call writes over. */
+function encoded(
+  caption: string,
+  maxTokens: number,
+): { readonly bytes: Uint8Array; readonly written: number } {
+  const most = maxTokens * bytesPerToken;
+  if (scratch.length < most) scratch = new Uint8Array(most);
   // encodeInto writes whole characters only.
-  const bytes = new Uint8Array(maxTokens * bytesPerToken);
-  const { written } = new TextEncoder().encodeInto(caption, bytes);
-  return bytes.slice(0, Math.max(1, Math.ceil(written / bytesPerToken)) * bytesPerToken);
+  const { written } = encoder.encodeInto(caption, scratch.subarray(0, most));
+  return { bytes: scratch, written };
+}
+
+function tokensOf(bytes: number): number {
+  return Math.max(1, Math.ceil(bytes / bytesPerToken));
 }
