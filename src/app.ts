@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
 import type { Executor } from './executors/executor.ts';
+import type { ProcessGroup } from './executors/process-group.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
 import { VideoModel } from './pipeline/video-model.ts';
 import { fromFloat32, toFloat32 } from './tensor/host-tensor.ts';
@@ -17,6 +18,13 @@ export type DeviceName = (typeof devices)[number];
 export interface DeviceOptions {
   /** Threads of the `cpu` device; default as many as there are physical cores. Others do not use it. */
   readonly threads?: number;
+  /** Which GPU of the `nvidia` device, counted from 0. Default 0. Others do not use it. */
+  readonly gpu?: number;
+  /**
+   * The processes that collectives are of, for `nvidia` and `reference`; all of them have to open an executor.
+   * Default: this one alone.
+   */
+  readonly processes?: ProcessGroup | undefined;
 }
 
 /**
@@ -25,12 +33,14 @@ export interface DeviceOptions {
  */
 export async function openExecutor(
   device: DeviceName = 'cpu',
-  { threads = 0 }: DeviceOptions = {},
+  { threads = 0, gpu = 0, processes }: DeviceOptions = {},
 ): Promise<Executor> {
+  if (processes !== undefined && (device === 'cpu' || device === 'webgpu'))
+    throw new UserError(`device ${device}: serves one process alone; use --device nvidia`);
   switch (device) {
     case 'reference': {
       const { ReferenceExecutor } = await import('./executors/reference/reference-executor.ts');
-      return new ReferenceExecutor();
+      return new ReferenceExecutor(processes);
     }
     case 'cpu':
     case 'webgpu': {
@@ -40,7 +50,7 @@ export async function openExecutor(
     case 'nvidia': {
       const { openNvidiaExecutor } = await import('./executors/nvidia/open.ts');
       try {
-        return await openNvidiaExecutor();
+        return await openNvidiaExecutor({ device: gpu, processes });
       } catch (error) {
         throw new UserError(`device nvidia: ${error instanceof Error ? error.message : String(error)}`);
       }
@@ -79,7 +89,7 @@ export async function openDevice(
 ): Promise<Executor> {
   if (device !== 'auto') return await openExecutor(device, options);
   const libraries = await reportNvidiaLibraries();
-  if (libraries.every(({ path }) => path !== undefined)) {
+  if (libraries.every(({ path, isOptional }) => path !== undefined || isOptional)) {
     const executor = await openExecutor('nvidia').catch(() => undefined);
     if (executor !== undefined) return executor;
   }
@@ -128,7 +138,12 @@ export async function loadModel(
 
 /** What was found of NVIDIA's libraries, for a report to the user: a file or a problem for each. Never rejects. */
 export async function reportNvidiaLibraries(): Promise<
-  readonly { readonly name: string; readonly path?: string; readonly problem?: string }[]
+  readonly {
+    readonly name: string;
+    readonly isOptional: boolean;
+    readonly path?: string;
+    readonly problem?: string;
+  }[]
 > {
   const { reportLibraries } = await import('./executors/nvidia/bindings/discovery.ts');
   return reportLibraries();

@@ -3,7 +3,7 @@
  *
  *     . scripts/gpu/setup.sh
  *     node scripts/gpu/train-transformer.ts --recipe recipes/micro/transformer.json --autoencoder AE.safetensors \
- *       --work /tmp/micro --out $OUT --total 1500 --call 560 [--from weights/micro/transformer.safetensors]
+ *       --work /tmp/micro --out $OUT --total 1500 --call 560 [--from weights/micro/transformer.safetensors] [--gpus 8]
  *
  * The first call fills the latent cache, measures the speed, and writes a recipe with as many steps as fit into `--total`
  * seconds; every call trains until all steps are done or its `--call` seconds are over, and the next goes on from there.
@@ -45,6 +45,7 @@ const { values } = parseArgs({
     call: { type: 'string' },
     from: { type: 'string' },
     device: { type: 'string', default: 'nvidia' },
+    gpus: { type: 'string', default: '1' },
   },
 });
 const { recipe = '', autoencoder = '', work = '', out = '', total = '', call = '', from } = values;
@@ -101,7 +102,19 @@ async function trainUntil(end: number): Promise<void> {
 
 function training(file: string, folder: string): string[] {
   const begin = from === undefined ? [] : ['--from', from];
-  return ['train', 'transformer', '--recipe', file, '--data', paths.latents, '--out', folder, ...begin];
+  const gpus = ['--gpus', values.gpus];
+  return [
+    'train',
+    'transformer',
+    '--recipe',
+    file,
+    '--data',
+    paths.latents,
+    '--out',
+    folder,
+    ...begin,
+    ...gpus,
+  ];
 }
 
 async function keep(): Promise<void> {

@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { openExecutor } from '../app.ts';
 import {
   autoencoderConfigOf,
   autoencoderPlanner,
@@ -12,7 +11,8 @@ import { reconstructionSheet } from '../training/sample-sheet.ts';
 import { readStartingWeights } from '../training/starting-weights.ts';
 import { writeTrainedAutoencoder } from '../training/trained-models.ts';
 import { defineCommand } from './command.ts';
-import { trainOptions, trainSettings } from './train-options.ts';
+import { commandOf, trainOptions, trainSettings } from './train-options.ts';
+import { isFirst, joinOthers, openTrainingExecutor, superviseGpus, terminalOf } from './train-processes.ts';
 import { runTraining } from './train-run.ts';
 
 /** `zoetrope train autoencoder`. */
@@ -25,16 +25,20 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
   positionals: [],
   options: trainOptions,
   example: 'zoetrope train autoencoder --recipe recipes/toy/autoencoder.json --out ./run',
-  async run({ values, terminal }) {
+  async run({ values, terminal: own }) {
     const settings = trainSettings('zoetrope train autoencoder', values);
     const recipe = await readAutoencoderRecipe(settings.recipe);
+    const supervised = await superviseGpus(settings, own);
+    if (supervised !== undefined) return supervised;
+    await using processes = await joinOthers(settings);
+    const terminal = terminalOf(own, processes);
     const config = autoencoderConfigOf(recipe, settings.recipe);
     const model = autoencoderTraining(config, recipe);
     const planner = autoencoderPlanner(config, recipe);
-    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions)));
+    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions), settings.allGpus));
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     if (settings.planOnly) return 0;
-    await using executor = await openExecutor(settings.device);
+    await using executor = await openTrainingExecutor(settings, processes);
     const outcome = await runTraining(
       executor,
       settings,
@@ -49,6 +53,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
           from: from?.digest ?? '',
         },
         from,
+        processes,
         job: { kind: 'autoencoder', config, recipe },
         sample: reconstructionSheet(executor, config, recipe, settings.out),
       },
@@ -58,8 +63,9 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
       terminal.stderr.write(`Stopped after step ${outcome.step}; the same command with --resume goes on\n`);
       return 1;
     }
+    if (!isFirst(processes)) return 0;
     const path = join(settings.out, 'autoencoder.safetensors');
-    const command = `zoetrope train autoencoder --recipe ${settings.recipe} --device ${settings.device}`;
+    const command = commandOf('zoetrope train autoencoder', settings);
     const origin = { recipe, file: settings.recipe, command, steps: outcome.step, from: from?.digest };
     await writeTrainedAutoencoder(path, executor, config, outcome.state, origin, settings.threads);
     terminal.stdout.write(`Wrote ${path}\n`);

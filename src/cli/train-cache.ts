@@ -26,7 +26,14 @@ Exit code 0: all clips are there. 1: stopped, or the autoencoder or the folder w
     const { autoencoder } = values;
     const command = 'zoetrope train cache';
     if (autoencoder === undefined) throw new UsageError(`${command}: --autoencoder FILE is missing`);
-    const unused = { from: undefined, resume: false, steps: undefined, plan: false, 'dry-run': false };
+    const unused = {
+      gpus: '1',
+      from: undefined,
+      resume: false,
+      steps: undefined,
+      plan: false,
+      'dry-run': false,
+    };
     const settings = trainSettings(command, { ...values, ...unused });
     const recipe = await readTransformerRecipe(settings.recipe);
     await using executor = await openExecutor(settings.device);

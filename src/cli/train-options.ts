@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
 import { type DeviceName, devices } from '../app.ts';
+import { type Launch, launchOf } from '../processes/launch.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
 
 /** Options that the training commands share. */
@@ -7,13 +8,19 @@ export const trainOptions = {
   recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
   out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
   device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
+  gpus: {
+    type: 'string',
+    value: 'N',
+    help: 'GPUs of this machine, a process each, each with batches of its own',
+    default: '1',
+  },
   from: { type: 'string', value: 'FILE', help: 'Begin with the weights of this model file' },
   resume: { type: 'boolean', help: 'Go on from the newest checkpoint in --out' },
   steps: { type: 'string', value: 'N', help: "Stop after step N (default: all of the recipe's)" },
   threads: {
     type: 'string',
     value: 'N',
-    help: 'Threads that make batches (default: all cores but one, 1 to 14)',
+    help: 'Threads that make batches, for each GPU (default: its share of the cores but one, 1 to 14)',
   },
   plan: { type: 'boolean', help: 'Say what would be done, and stop' },
   'dry-run': { type: 'boolean', help: 'The same as --plan' },
@@ -24,6 +31,7 @@ export interface TrainValues {
   readonly recipe: string | undefined;
   readonly out: string | undefined;
   readonly device: string;
+  readonly gpus: string;
   readonly from: string | undefined;
   readonly resume: boolean;
   readonly steps: string | undefined;
@@ -37,6 +45,12 @@ export interface TrainSettings {
   readonly recipe: string;
   readonly out: string;
   readonly device: DeviceName;
+  /** GPUs of this machine, of `--gpus`. */
+  readonly gpus: number;
+  /** GPUs that train together, on all machines. */
+  readonly allGpus: number;
+  /** What this process was told by whoever started it and others to train together. */
+  readonly launch: Launch | undefined;
   readonly from: string | undefined;
   readonly resume: boolean;
   readonly steps: number | undefined;
@@ -53,20 +67,31 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
   if (recipe === undefined)
     throw new UsageError(`${command}: --recipe FILE is missing; see ${command} --help`);
   if (out === undefined) throw new UsageError(`${command}: --out DIR is missing; see ${command} --help`);
+  const launch = launchOf(process.env);
+  const cores = Math.floor(availableParallelism() / (launch?.localWorld ?? 1));
+  const count = numberOption('gpus', values.gpus, { min: 1, max: 64, integer: true });
   return {
     recipe,
     out,
     device: deviceOption(values.device),
+    gpus: count,
+    allGpus: launch?.world ?? count,
+    launch,
     from: values.from,
     resume: values.resume,
     steps:
       steps === undefined ? undefined : numberOption('steps', steps, { min: 1, max: 1e9, integer: true }),
     threads:
       threads === undefined
-        ? Math.min(14, Math.max(1, availableParallelism() - 1))
+        ? Math.min(14, Math.max(1, cores - 1))
         : numberOption('threads', threads, { min: 0, max: 64, integer: true }),
     planOnly: values.plan || values['dry-run'],
   };
+}
+
+/** The command that made a model, as its file says. @param command such as `zoetrope train autoencoder`. */
+export function commandOf(command: string, { recipe, device, allGpus }: TrainSettings): string {
+  return `${command} --recipe ${recipe} --device ${device}${allGpus === 1 ? '' : ` --gpus ${allGpus}`}`;
 }
 
 /** Reads a device's name. Throws {@link UsageError} for one that there is not. */

@@ -9,7 +9,7 @@ import type { TrainSettings } from './train-options.ts';
 /** A training as a command prepares it: what the shared settings do not say. */
 export type PreparedRun = Pick<
   TrainingRun,
-  'model' | 'recipe' | 'planner' | 'identity' | 'from' | 'sample'
+  'model' | 'recipe' | 'planner' | 'identity' | 'from' | 'sample' | 'processes'
 > & {
   readonly job: BatchJob;
 };
@@ -42,5 +42,7 @@ export async function runTraining(
     onStep: (step) => progress?.update(step - begin),
   });
   progress?.finish();
+  // A GPU may still be reading what another one sends.
+  await run.processes?.exchange(new Uint8Array());
   return outcome;
 }

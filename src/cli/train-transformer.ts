@@ -1,5 +1,4 @@
 import { join } from 'node:path';
-import { openExecutor } from '../app.ts';
 import { readTransformerRecipe, recipeDigest } from '../training/recipe.ts';
 import { formatPlan, planRun } from '../training/run-plan.ts';
 import { readStartingWeights } from '../training/starting-weights.ts';
@@ -13,7 +12,15 @@ import {
 } from '../training/transformer-task.ts';
 import { defineCommand, UsageError } from './command.ts';
 import { fillWithProgress } from './train-cache.ts';
-import { trainOptions, trainSettings } from './train-options.ts';
+import { commandOf, trainOptions, trainSettings } from './train-options.ts';
+import {
+  firstDoes,
+  isFirst,
+  joinOthers,
+  openTrainingExecutor,
+  superviseGpus,
+  terminalOf,
+} from './train-processes.ts';
 import { runTraining } from './train-run.ts';
 
 /** `zoetrope train transformer`. */
@@ -36,7 +43,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
   },
   example:
     'zoetrope train transformer --recipe recipes/toy/transformer.json --autoencoder run/autoencoder.safetensors --out run2',
-  async run({ values, terminal }) {
+  async run({ values, terminal: own }) {
     const settings = trainSettings('zoetrope train transformer', values);
     const { autoencoder } = values;
     const folder = values.data ?? join(settings.out, 'latents');
@@ -44,10 +51,15 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
       throw new UsageError('zoetrope train transformer: give --data DIR or --autoencoder FILE');
     }
     const recipe = await readTransformerRecipe(settings.recipe);
-    await using executor = await openExecutor(settings.device);
+    const supervised = await superviseGpus(settings, own);
+    if (supervised !== undefined) return supervised;
+    await using processes = await joinOthers(settings);
+    const terminal = terminalOf(own, processes);
+    await using executor = await openTrainingExecutor(settings, processes);
     if (autoencoder !== undefined && !settings.planOnly) {
       const place = { folder, autoencoder, threads: settings.threads };
-      if (!(await fillWithProgress(executor, recipe, place, terminal))) {
+      const fill = () => fillWithProgress(executor, recipe, place, terminal);
+      if (!(await firstDoes(processes, fill))) {
         terminal.stderr.write('Stopped while encoding; run the same command again to go on\n');
         return 1;
       }
@@ -56,7 +68,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     const config = transformerConfigOf(recipe, data.latent, settings.recipe);
     const model = transformerTraining(config);
     const planner = transformerPlanner(config, recipe, data.cache);
-    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens)));
+    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens), settings.allGpus));
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     if (settings.planOnly) return 0;
     const outcome = await runTraining(
@@ -73,6 +85,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
           from: from?.digest ?? '',
         },
         from,
+        processes,
         job: { kind: 'transformer', config, recipe, cache: folder },
       },
       terminal,
@@ -81,8 +94,9 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
       terminal.stderr.write(`Stopped after step ${outcome.step}; the same command with --resume goes on\n`);
       return 1;
     }
+    if (!isFirst(processes)) return 0;
     const path = join(settings.out, 'transformer.safetensors');
-    const command = `zoetrope train transformer --recipe ${settings.recipe} --device ${settings.device}`;
+    const command = commandOf('zoetrope train transformer', settings);
     const origin = { recipe, file: settings.recipe, command, steps: outcome.step, from: from?.digest };
     await writeTrainedTransformer(path, config, outcome.state, origin, {
       device: executor.name,

@@ -72,7 +72,7 @@ export function autoencoderPlanner(config: AutoencoderConfig, recipe: Autoencode
       const variant = at(variants, chosen);
       const worlds = Array.from({ length: variant.clips }, (_, i) => [(position + i) % clips]);
       return {
-        plan: { step, variant: variantName(variant), clips: worlds },
+        plan: { step, number: step, variant: variantName(variant), clips: worlds },
         position: position + variant.clips,
       };
     },
@@ -91,7 +91,7 @@ export function autoencoderBatchMaker(config: AutoencoderConfig, recipe: Autoenc
   return async (plan) => {
     const video = videoOf((await makeWorlds(plan)).values);
     const { noise } = batchTypes(config, variants(plan.variant));
-    const key = fold(fold(keyFromSeed(recipe.seed), 'latent noise'), plan.step);
+    const key = fold(fold(keyFromSeed(recipe.seed), 'latent noise'), plan.number);
     const draws = fromFloat32('f32', noise.shape, normal(key, elementCount(noise.shape)));
     const facts = { clips: plan.clips.length, pixels: elementCount(video.shape) / 3 };
     return { variant: plan.variant, values: { video, noise: draws }, facts };

@@ -18,8 +18,10 @@ export type BatchValues = { readonly [name: string]: HostTensor | BatchValues };
 
 /** What a step's batch is to hold: plain data, cheap to decide, from which any thread makes the batch. */
 export interface BatchPlan {
-  /** Counted from 1; names the step's noise. */
+  /** Counted from 1. */
   readonly step: number;
+  /** Counted from 1 over all processes: names the batch's noise. With one process it is the step. */
+  readonly number: number;
   /** Which of the static shapes. */
   readonly variant: string;
   /** Clips of the batch, in a form that only its maker knows. */

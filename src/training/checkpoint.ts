@@ -25,6 +25,8 @@ export interface RunIdentity {
   readonly data: string;
   /** Digest of the model file whose weights it began with; empty for weights drawn from the recipe's seed. */
   readonly from: string;
+  /** Processes that make a step together. Default 1. */
+  readonly processes?: number;
 }
 
 const pattern = /^step-(\d{8})\.safetensors$/;
@@ -49,6 +51,7 @@ export async function writeCheckpoint(
     ['recipe', identity.recipe],
     ['data', identity.data],
     ['from', identity.from],
+    ['processes', String(identity.processes ?? 1)],
     ['step', String(step)],
     ['position', String(position)],
   ]);
@@ -71,14 +74,7 @@ export async function newestCheckpoint(folder: string): Promise<string | undefin
  */
 export async function readCheckpoint(path: string, spec: object, identity: RunIdentity): Promise<Checkpoint> {
   await using file = await openSafetensors(path);
-  const differing = (['kind', 'recipe', 'data', 'from'] as const).find(
-    (name) => (file.metadata.get(name) ?? '') !== identity[name],
-  );
-  if (differing !== undefined) {
-    throw new UserError(
-      `${path}: was made with another ${differing} (${file.metadata.get(differing) ?? 'none'}, now ${identity[differing]}); resume with the same, or begin in another folder`,
-    );
-  }
+  checkIdentity(path, file.metadata, identity);
   const values = new Map<string, HostTensor>();
   for (const name of file.tensors.keys()) values.set(name, await file.read(name));
   return {
@@ -86,6 +82,21 @@ export async function readCheckpoint(path: string, spec: object, identity: RunId
     step: wholeNumber(file.metadata, 'step', path),
     position: wholeNumber(file.metadata, 'position', path),
   };
+}
+
+function checkIdentity(path: string, metadata: ReadonlyMap<string, string>, identity: RunIdentity): void {
+  const refuse = (what: string, found: string, now: string | number) => {
+    throw new UserError(
+      `${path}: was made with another ${what} (${found}, now ${now}); resume with the same, or begin in another folder`,
+    );
+  };
+  for (const name of ['kind', 'recipe', 'data', 'from'] as const) {
+    const found = metadata.get(name) ?? '';
+    if (found !== identity[name]) refuse(name, metadata.get(name) ?? 'none', identity[name]);
+  }
+  const processes = metadata.get('processes') ?? '1';
+  const now = identity.processes ?? 1;
+  if (processes !== String(now)) refuse('number of GPUs', processes, now);
 }
 
 async function checkpointsIn(folder: string): Promise<string[]> {

@@ -28,37 +28,45 @@ export class DeviceState implements Disposable {
   readonly #executor: Executor;
   readonly #recipe: CommonRecipe;
   readonly #steps: ReadonlyMap<string, CompiledStep>;
+  readonly #processes: number;
   #state: TrainingState<DeviceBuffer>;
 
   private constructor(
     executor: Executor,
     recipe: CommonRecipe,
     steps: ReadonlyMap<string, CompiledStep>,
+    processes: number,
     state: TrainingState<DeviceBuffer>,
   ) {
     this.#executor = executor;
     this.#recipe = recipe;
     this.#steps = steps;
+    this.#processes = processes;
     this.#state = state;
   }
 
-  /** Compiles the step of every variant, and uploads the state. */
+  /**
+   * Compiles the step of every variant, and uploads the state.
+   * @param processes how many make each step together. Default 1.
+   */
   static async open(
     executor: Executor,
     model: TrainingModel,
     recipe: CommonRecipe,
     variants: BatchPlanner['variants'],
     state: HostState,
+    processes = 1,
   ): Promise<DeviceState> {
     const steps = new Map<string, CompiledStep>();
     for (const [name, types] of variants) {
-      const { graph, donate, metrics } = traceStep(model, types, recipe);
+      const { graph, donate, metrics } = traceStep(model, types, recipe, processes);
       steps.set(name, { executable: await executor.compile(graph, { donate }), metrics });
     }
     return new DeviceState(
       executor,
       recipe,
       steps,
+      processes,
       uploadTree(executor, state) as TrainingState<DeviceBuffer>,
     );
   }
@@ -68,11 +76,15 @@ export class DeviceState implements Disposable {
     return this.#state;
   }
 
-  /** Starts step `step`, counted from 1; resolves when its outputs exist or are queued. */
-  async start(step: number, batch: Batch): Promise<StartedStep> {
+  /**
+   * Starts step `step`, counted from 1; resolves when its outputs exist or are queued.
+   * @param isStopping tells the other processes, if there are any, that this one was asked to stop.
+   */
+  async start(step: number, batch: Batch, isStopping = false): Promise<StartedStep> {
     const compiled = this.#steps.get(batch.variant);
     if (compiled === undefined) throw new Error(`no step was compiled for ${batch.variant}`);
-    const numbers = this.#executor.upload(stepNumbers(this.#recipe, step));
+    const told = this.#processes === 1 ? undefined : isStopping;
+    const numbers = this.#executor.upload(stepNumbers(this.#recipe, step, told));
     const given = uploadTree(this.#executor, batch.values as object);
     const running = this.#executor.run(compiled.executable, [
       ...(leaves(this.#state) as DeviceBuffer[]),

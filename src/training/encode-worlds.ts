@@ -67,7 +67,10 @@ function groupPlans(
     Array.from({ length: Math.ceil(indices.length / encodedAtOnce) }, (_, group) => {
       const own = indices.slice(group * encodedAtOnce, (group + 1) * encodedAtOnce);
       const clips = Array.from({ length: encodedAtOnce }, (_, i) => [own[i] ?? own.at(-1) ?? 0]);
-      return { plan: { step: 0, variant: variantName(at(data.variants, variant)), clips }, indices: own };
+      return {
+        plan: { step: 0, number: 0, variant: variantName(at(data.variants, variant)), clips },
+        indices: own,
+      };
     }),
   );
 }

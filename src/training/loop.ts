@@ -2,6 +2,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import type { Executor } from '../executors/executor.ts';
+import type { ProcessGroup } from '../executors/process-group.ts';
 import type { Batch, BatchPlan, BatchPlanner } from './batch.ts';
 import type { BatchPool } from './batch-pool.ts';
 import {
@@ -17,8 +18,9 @@ import { MetricsLog } from './metrics.ts';
 import { learningRate } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
 import { writeReport } from './report.ts';
+import { sharedPlanner } from './shared-planner.ts';
 import type { StartingWeights } from './starting-weights.ts';
-import { type HostState, initialTrainingState, type TrainingModel } from './step.ts';
+import { type HostState, initialTrainingState, stopping, type TrainingModel } from './step.ts';
 
 /** A training to be run. */
 export interface TrainingRun {
@@ -34,11 +36,16 @@ export interface TrainingRun {
   readonly from?: StartingWeights | undefined;
   /** Go on from the newest checkpoint of the folder; without one, begin. Otherwise a folder with checkpoints is refused. */
   readonly resume: boolean;
+  /**
+   * The processes that train together, with executors that were opened for them: each calls {@link train} with the same
+   * settings, makes its share of the batches, and ends with the same state. Process 0 writes. Default: this one alone.
+   */
+  readonly processes?: ProcessGroup | undefined;
   /** Stop when so many steps are done. Default: the recipe's. */
   readonly until?: number;
   /** Checkpoints kept. Default 2. */
   readonly keep?: number;
-  /** Aborted: finish the step, write a checkpoint, stop. */
+  /** Aborted, in any of the processes: finish the step, write a checkpoint, stop. */
   readonly signal?: AbortSignal;
   /** Told of every step that is done. */
   readonly onStep?: (step: number) => void;
@@ -73,15 +80,19 @@ export const runPaths = (folder: string) => ({
  * @throws UserError when the folder cannot be used or a loss is not finite; the newest checkpoint is from before that.
  */
 export async function train(run: TrainingRun): Promise<TrainingOutcome> {
+  const { executor, model, recipe, planner, processes } = run;
   const begin = await beginning(run);
+  await checkBeginnings(run, begin);
   using device = await DeviceState.open(
-    run.executor,
-    run.model,
-    run.recipe,
-    run.planner.variants,
+    executor,
+    model,
+    recipe,
+    planner.variants,
     begin.state,
+    processes?.world,
   );
-  const log = await MetricsLog.open(runPaths(run.folder).metrics, begin.step);
+  const isWriter = (processes?.rank ?? 0) === 0;
+  const log = isWriter ? await MetricsLog.open(runPaths(run.folder).metrics, begin.step) : undefined;
   run.onStart?.(begin.step);
   return await new Loop(run, device, log, begin).run();
 }
@@ -94,6 +105,7 @@ async function beginning({
   identity,
   recipe,
   from,
+  processes,
 }: TrainingRun): Promise<Checkpoint> {
   const { checkpoints } = runPaths(folder);
   await mkdir(checkpoints, { recursive: true }).catch((error: NodeJS.ErrnoException) => {
@@ -109,7 +121,18 @@ async function beginning({
       `${folder}: holds a training already (${newest}); add --resume, or choose another folder`,
     );
   }
-  return await readCheckpoint(newest, model.spec, identity);
+  return await readCheckpoint(newest, model.spec, { ...identity, processes: processes?.world ?? 1 });
+}
+
+/** @throws UserError when processes do not begin at the same step, since they do not see the same folder. */
+async function checkBeginnings({ processes, folder }: TrainingRun, { step }: Checkpoint): Promise<void> {
+  const all = await processes?.exchange(new TextEncoder().encode(String(step)));
+  const steps = (all ?? []).map((one) => new TextDecoder().decode(one));
+  const other = steps.findIndex((one) => one !== steps[0]);
+  if (other < 0) return;
+  throw new UserError(
+    `${folder}: process 0 finds step ${steps[0]}, process ${other} step ${steps[other]}; give a folder that all share`,
+  );
 }
 
 /** A batch under way, and where the data stands after it. */
@@ -131,7 +154,9 @@ interface Given {
 class Loop {
   readonly #run: TrainingRun;
   readonly #device: DeviceState;
-  readonly #log: MetricsLog;
+  readonly #planner: BatchPlanner;
+  /** Undefined in processes that do not write. */
+  readonly #log: MetricsLog | undefined;
   readonly #until: number;
   readonly #coming: Coming[] = [];
   #step: number;
@@ -140,9 +165,12 @@ class Loop {
   /** What the newest line of metrics was about, and the milliseconds since then in which no batch was ready. */
   #lastLine: { step: number; time: number };
   #waited = 0;
+  /** Whether a process of several was asked to stop: all see it in the metrics of the same step. */
+  #isStopAgreed = false;
 
-  constructor(run: TrainingRun, device: DeviceState, log: MetricsLog, begin: Checkpoint) {
+  constructor(run: TrainingRun, device: DeviceState, log: MetricsLog | undefined, begin: Checkpoint) {
     this.#run = run;
+    this.#planner = run.processes === undefined ? run.planner : sharedPlanner(run.planner, run.processes);
     this.#device = device;
     this.#log = log;
     this.#until = Math.min(run.until ?? run.recipe.steps, run.recipe.steps);
@@ -156,7 +184,7 @@ class Loop {
     const { intervals } = this.#run.recipe;
     let given: Given | undefined;
     let saved = this.#step;
-    while (this.#step < this.#until && this.#run.signal?.aborted !== true) {
+    while (this.#step < this.#until && !this.#isStopping()) {
       const next = await this.#giveNext();
       if (given !== undefined) await this.#finish(given);
       given = next;
@@ -165,7 +193,7 @@ class Loop {
       if (saves || samples) {
         await this.#finish(given);
         given = undefined;
-        if (samples) await this.#run.sample?.(this.#device, this.#step);
+        if (samples && this.#log !== undefined) await this.#run.sample?.(this.#device, this.#step);
         if (saves) await this.#save();
         saved = saves ? this.#step : saved;
       }
@@ -180,6 +208,11 @@ class Loop {
     };
   }
 
+  #isStopping(): boolean {
+    const { processes, signal } = this.#run;
+    return processes === undefined ? signal?.aborted === true : this.#isStopAgreed;
+  }
+
   async #giveNext(): Promise<Given> {
     this.#planAhead();
     const next = this.#coming.shift();
@@ -188,17 +221,17 @@ class Loop {
     const batch = await next.batch;
     this.#waited += performance.now() - asked;
     this.#planAhead();
-    const started = await this.#device.start(next.plan.step, batch);
+    const started = await this.#device.start(next.plan.step, batch, this.#run.signal?.aborted);
     this.#step = next.plan.step;
     this.#position = next.position;
     return { step: next.plan.step, started, batch, time: performance.now() };
   }
 
   #planAhead(): void {
-    const { planner, pool } = this.#run;
+    const { pool } = this.#run;
     while (this.#coming.length < pool.ahead && this.#planned.step < this.#until) {
       const step = this.#planned.step + 1;
-      const { plan, position } = planner.plan(step, this.#planned.position);
+      const { plan, position } = this.#planner.plan(step, this.#planned.position);
       const batch = pool.make(plan);
       // A failure is met where the batch is awaited.
       batch.catch(() => undefined);
@@ -209,7 +242,8 @@ class Loop {
 
   /** Waits for a step, checks its numbers and logs them. */
   async #finish({ step, started, batch, time }: Given): Promise<void> {
-    const metrics = await started.read();
+    const { [stopping]: asked = 0, ...metrics } = await started.read();
+    if (asked > 0) this.#isStopAgreed = true;
     const { loss = Number.NaN, gradientNorm = Number.NaN } = metrics;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) await this.#stopAt(step, metrics, batch);
     this.#run.onStep?.(step);
@@ -223,13 +257,15 @@ class Loop {
     this.#lastLine = { step, time };
     this.#waited = 0;
     const rate = learningRate(scheduleOf(recipe), step);
-    await this.#log.add({ step, loss, ...metrics, rate, ...batch.facts, ...speed });
+    await this.#log?.add({ step, loss, ...metrics, rate, ...batch.facts, ...speed });
   }
 
   /** The state is still that before the step: a step that is not finite changes nothing, nor do those after it. */
   async #stopAt(step: number, metrics: Readonly<Record<string, number>>, batch: Batch): Promise<never> {
     const { executor, model, folder } = this.#run;
-    const found = await findNonFinite(executor, model, this.#device.buffers.parameters, batch);
+    const found = await this.#firstOf(
+      await findNonFinite(executor, model, this.#device.buffers.parameters, batch),
+    );
     const newest = await newestCheckpoint(runPaths(folder).checkpoints);
     const what = Number.isFinite(metrics.loss)
       ? `norm of the gradients is ${metrics.gradientNorm}`
@@ -242,8 +278,20 @@ class Loop {
     );
   }
 
+  /** What the first process that found something found. */
+  async #firstOf(found: string | undefined): Promise<string | undefined> {
+    const { processes } = this.#run;
+    if (processes === undefined) return found;
+    const all = await processes.exchange(new TextEncoder().encode(found ?? ''));
+    const texts = all.map((one) => new TextDecoder().decode(one));
+    const rank = texts.findIndex((text) => text !== '');
+    return rank < 0 ? undefined : `${texts[rank]}, in the batch of process ${rank}`;
+  }
+
   async #save(): Promise<void> {
-    const { folder, identity, recipe, model, keep = 2 } = this.#run;
+    if (this.#log === undefined) return;
+    const { folder, recipe, model, keep = 2, processes } = this.#run;
+    const identity = { ...this.#run.identity, processes: processes?.world ?? 1 };
     const paths = runPaths(folder);
     const state = await this.#device.download();
     const checkpoint = { state, step: this.#step, position: this.#position };

@@ -43,12 +43,14 @@ export function planRun(
   };
 }
 
-/** The plan as lines for a terminal. */
-export function formatPlan(plan: RunPlan): string {
+/** The plan as lines for a terminal. @param gpus how many make each step together, a batch each. Default 1. */
+export function formatPlan(plan: RunPlan, gpus = 1): string {
+  const each = gpus === 1 ? '' : `${gpus} x `;
   const million = (count: number) => `${(count / 1e6).toFixed(2)} million`;
   const mega = (bytes: number) => `${(bytes / 2 ** 20).toFixed(1)} MiB`;
   const rows = plan.variants.map(
-    ({ name, batchBytes, tokens }) => `  ${name}: ${tokens} tokens a step, ${mega(batchBytes)} uploaded`,
+    ({ name, batchBytes, tokens }) =>
+      `  ${name}: ${each}${tokens} tokens a step, ${mega(batchBytes)} uploaded`,
   );
   return [
     `${million(plan.parameters)} parameters, ${plan.steps} steps`,

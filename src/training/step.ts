@@ -3,12 +3,12 @@ import { initialize } from '../nn/parameters.ts';
 import { fold, keyFromSeed } from '../random/philox.ts';
 import type { ModelKind } from '../storage/model-file.ts';
 import { concat, where } from '../tensor/functions.ts';
-import { gradients } from '../tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
 import { at, type TensorType } from '../tensor/shape.ts';
 import type { Graph, Tensor } from '../tensor/tensor.ts';
 import { block, trace } from '../tensor/trace.ts';
 import { leaves, mapTree, withLeaves } from '../tensor/tree.ts';
+import { type LossTerms, meanOverProcesses } from './mean-over-processes.ts';
 import { muon } from './muon.ts';
 import { type AdamState, adamSchedule, adamState, adamW, learningRate } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
@@ -27,12 +27,6 @@ export interface TrainingModel {
    * @returns `loss` is what is minimised; `terms` are scalars to be reported. All are f32 scalars.
    */
   loss(parameters: object, batch: object): LossTerms;
-}
-
-/** What {@link TrainingModel.loss} gives. */
-export interface LossTerms {
-  readonly loss: Tensor;
-  readonly terms: Readonly<Record<string, Tensor>>;
 }
 
 /** All that changes from step to step; a tree, so that it can be traced, uploaded and stored. */
@@ -77,30 +71,44 @@ export interface TracedStep {
   readonly graph: Graph;
   /** The state's inputs, for `CompileOptions.donate`. */
   readonly donate: readonly number[];
-  /** Names of the metrics: `loss`, `gradientNorm`, then the loss's terms. */
+  /** Names of the metrics: `loss`, `gradientNorm`, the loss's terms; of several processes {@link stopping} too. */
   readonly metrics: readonly string[];
 }
 
-const numbersType: TensorType = { shape: [5], dtype: 'f32' };
+/** Name of the metric that counts the processes that were asked to stop. */
+export const stopping = 'stopping';
+
+/** Numbers of a step: {@link stepNumbers}. */
+const numbersType = (processes: number): TensorType => ({ shape: [processes === 1 ? 5 : 6], dtype: 'f32' });
 
 /**
  * One training step as graph code: loss, gradients, optimizer and the running average, so that nothing but batches goes to
  * the device and nothing but a few numbers comes back.
  *
+ * Several processes, each with a batch of its own, make the step of all their batches as one: loss, metrics and gradients
+ * are those of all, the same in every process, and so are the states.
+ *
  * @param batch types of the batch's tensors.
+ * @param processes how many make the step together. Default 1.
  */
-export function traceStep(model: TrainingModel, batch: object, recipe: CommonRecipe): TracedStep {
+export function traceStep(
+  model: TrainingModel,
+  batch: object,
+  recipe: CommonRecipe,
+  processes = 1,
+): TracedStep {
   let names: readonly string[] = [];
   const traced = trace(
     `train ${model.kind}`,
     (state, values, numbers) => {
-      const { loss, terms } = model.loss(state.parameters, values);
-      const [rate, epsilon, keep, averageKeep, plainRate] = numbers
-        .split(0, [1, 1, 1, 1, 1])
+      const [rate, epsilon, keep, averageKeep, plainRate, stop] = numbers
+        .split(0, new Array<number>(at(numbers.shape, 0)).fill(1))
         .map((one) => one.reshape([]));
       if (!rate || !epsilon || !keep || !averageKeep || !plainRate)
         throw new Error('a step has five numbers');
-      const found = gradients(loss, state.parameters);
+      const own = model.loss(state.parameters, values);
+      const counts: Readonly<Record<string, Tensor>> = stop === undefined ? {} : { [stopping]: stop };
+      const { loss, found, terms } = meanOverProcesses(own, state.parameters, counts, processes);
       const now = { rate, epsilon, keep, plainRate };
       const optimize = recipe.optimizer.method === 'muon' ? muon : adamW;
       const result = optimize(state.parameters, found, state.moments, now, recipe.optimizer);
@@ -112,17 +120,21 @@ export function traceStep(model: TrainingModel, batch: object, recipe: CommonRec
     },
     stateTypes(model.spec),
     batch,
-    numbersType,
+    numbersType(processes),
   );
   return { graph: traced.graph, donate: inputsOf(traced.parameters, 0), metrics: names };
 }
 
-/** The numbers of step `step`, counted from 1: {@link adamSchedule}'s, the average's share and the learning rate, f32 [5]. */
-export function stepNumbers(recipe: CommonRecipe, step: number): HostTensor<'f32'> {
+/**
+ * The numbers of step `step`, counted from 1: {@link adamSchedule}'s, the average's share and the learning rate, f32 [5].
+ * @param isStopping whether this process was asked to stop, where there are others: f32 [6].
+ */
+export function stepNumbers(recipe: CommonRecipe, step: number, isStopping?: boolean): HostTensor<'f32'> {
   const schedule = scheduleOf(recipe);
   const { rate, epsilon, keep } = adamSchedule(schedule, step, recipe.optimizer);
   const numbers = [rate, epsilon, keep, averageShare(recipe.ema, step), learningRate(schedule, step)];
-  return fromFloat32('f32', [5], Float32Array.from(numbers));
+  if (isStopping !== undefined) numbers.push(isStopping ? 1 : 0);
+  return fromFloat32('f32', [numbers.length], Float32Array.from(numbers));
 }
 
 /** What the running average keeps at step `step`, counted from 1: less at first, when weights are far from their end. */

@@ -83,7 +83,8 @@ export function transformerTraining(config: TransformerConfig): TrainingModel {
       const velocity = (patches: Tensor, timesteps: Tensor) =>
         transformer(p, config, { patches, timesteps, sequence });
       const clean = flow.clean.cast('f32');
-      return { loss: flowLoss(velocity, { ...flow, clean }).loss, terms: {} };
+      const { loss } = flowLoss(velocity, { ...flow, clean });
+      return { loss, weight: flow.weights.sum(), terms: {} };
     },
   };
 }
@@ -121,7 +122,10 @@ export function transformerPlanner(
     plan: (step, position) => {
       const rows = packFirstFit(budget, (i) => itemAt(position + i));
       const planned = rows.map(({ row, item: { clip, level } }, i) => [row, clip, level, position + i]);
-      return { plan: { step, variant: packed, clips: planned }, position: position + planned.length };
+      return {
+        plan: { step, number: step, variant: packed, clips: planned },
+        position: position + planned.length,
+      };
     },
   };
 }
@@ -139,7 +143,7 @@ export function transformerBatchMaker(
     const samples = await Promise.all(
       plan.clips.map((clip) => openSample(config, recipe, budget, cache, clip, clipKey)),
     );
-    return assemble(config, budget, plan, samples, fold(noiseKey, plan.step));
+    return assemble(config, budget, plan, samples, fold(noiseKey, plan.number));
   };
 }
 

@@ -57,14 +57,17 @@ export const tinyRecipe: CommonRecipe = {
 
 const planner: BatchPlanner = {
   variants: new Map([['x', { x: { shape: [2, 3], dtype: 'f32' } }]]),
-  plan: (step, position) => ({ plan: { step, variant: 'x', clips: [] }, position: position + 1 }),
+  plan: (step, position) => ({
+    plan: { step, number: step, variant: 'x', clips: [] },
+    position: position + 1,
+  }),
 };
 
 /** Draws the tiny model's batches. */
 export function tinyMaker({ badStep }: TinyOptions = {}): BatchMaker {
-  return async ({ step, variant }) => {
-    const values = normal(fold(keyFromSeed(5), step), 6).map((value) => 0.1 * value);
-    if (step === badStep) values[0] = 1000;
+  return async ({ number, variant }) => {
+    const values = normal(fold(keyFromSeed(5), number), 6).map((value) => 0.1 * value);
+    if (number === badStep) values[0] = 1000;
     return { variant, values: { x: fromFloat32('f32', [2, 3], values) }, facts: {} };
   };
 }

@@ -1,8 +1,16 @@
 import { at } from '../../tensor/shape.ts';
+import type { Communicator } from './communicator.ts';
 import type { Device, LaunchGraph } from './device.ts';
 import type { Location } from './donation.ts';
 import type { KernelCache, Launch } from './kernel-cache.ts';
 import { type Program, type Step, valuesInDonatedMemory } from './program.ts';
+
+/** What launches the work of a program. */
+export interface Launchers {
+  readonly kernels: KernelCache;
+  /** Of collectives; undefined where there is one process. */
+  readonly communicator: Communicator | undefined;
+}
 
 /** Addresses that a program is bound to. */
 export interface BoundAddresses {
@@ -40,7 +48,7 @@ export class Binding {
   private runs = 0;
   private graph: LaunchGraph | undefined;
 
-  constructor(device: Device, kernels: KernelCache, program: Program, addresses: BoundAddresses) {
+  constructor(device: Device, launchers: Launchers, program: Program, addresses: BoundAddresses) {
     this.device = device;
     this.inputs = addresses.inputs;
     this.arena = addresses.arena;
@@ -54,7 +62,7 @@ export class Binding {
     };
     this.steps = program.steps.map((step) => ({
       name: step.name,
-      launches: this.bindStep(kernels, program, step),
+      launches: this.bindStep(launchers, program, step),
     }));
   }
 
@@ -94,12 +102,20 @@ export class Binding {
     for (const { launches } of this.steps) for (const launch of launches) launch();
   }
 
-  private bindStep(kernels: KernelCache, program: Program, { work, reads, writes, scratch }: Step): Launch[] {
+  private bindStep(
+    { kernels, communicator }: Launchers,
+    program: Program,
+    { work, reads, writes, scratch }: Step,
+  ): Launch[] {
     const inputs = reads.map(this.resolve);
     const [outputs, own] = [writes, scratch].map((values) =>
       values.map((value) => this.resolve({ kind: 'value', value })),
     ) as [bigint[], bigint[]];
     if (work.kind === 'library') return [...work.call.bind({ inputs, outputs, scratch: own })];
+    if (work.kind === 'collective') {
+      if (communicator === undefined) throw new Error('there are no other processes');
+      return [communicator.bind(work.nodes, inputs, outputs)];
+    }
     const { kernel } = work;
     const clears = (kernel.zeroOutputs ?? []).map((index): Launch => {
       const [address, bytes] = [at(outputs, index), at(program.bytes, at(writes, index))];

@@ -33,7 +33,9 @@ export class Device {
     const driver = loadDriver();
     this.driver = driver;
     const out = new NativeMemory(256);
-    driver.check(driver.cuInit(0), 'cuInit');
+    const count = gpuCount(driver);
+    if (index >= count)
+      throw new Error(`there is no GPU ${index}; this process sees ${count}, counted from 0`);
     driver.check(driver.cuDeviceGet(out.bytes, index), `cuDeviceGet(${index})`);
     this.ordinal = out.int();
     driver.check(driver.cuDeviceGetName(out.bytes, 200, this.ordinal), 'cuDeviceGetName');
@@ -162,6 +164,14 @@ export class Device {
     this.driver.cuStreamDestroy_v2(this.stream);
     this.driver.cuDevicePrimaryCtxRelease_v2(this.ordinal);
   }
+}
+
+/** GPUs that this process sees. @throws Error when there is no driver. */
+export function gpuCount(driver = loadDriver()): number {
+  const out = new NativeMemory(8);
+  driver.check(driver.cuInit(0), 'cuInit');
+  driver.check(driver.cuDeviceGetCount(out.bytes), 'cuDeviceGetCount');
+  return out.int();
 }
 
 /** Recorded launches. */

@@ -14,7 +14,9 @@ import {
   ExecutorError,
 } from '../executor.ts';
 import { Arena } from './arena.ts';
-import { Binding, type StepTime } from './binding.ts';
+import { Binding, type Launchers, type StepTime } from './binding.ts';
+import { isCollective } from './collectives.ts';
+import { Communicator, type Place } from './communicator.ts';
 import { Device } from './device.ts';
 import type { Kernel, Partition } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
@@ -53,6 +55,7 @@ export class NvidiaExecutor implements Executor {
   private readonly generator: KernelGenerator;
   private readonly narrowAttention: boolean;
   private readonly kernels: KernelCache;
+  private communicator: Communicator | undefined;
   private readonly libraries: Libraries;
   private readonly arena: Arena;
 
@@ -70,12 +73,23 @@ export class NvidiaExecutor implements Executor {
     this.arena = new Arena(this.device);
   }
 
+  /**
+   * Makes the collectives of what is compiled from now on those of several processes, each with a GPU of its own; before
+   * that they are the identity. Blocks until all processes do it.
+   * @param id of `newCommunicatorId`, the same for all.
+   */
+  connect(place: Place, id: Uint8Array): void {
+    this.communicator = new Communicator(this.device, place, id);
+  }
+
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
     const isNarrow = (node: Node) => this.narrowAttention && this.libraries.isNarrow(node);
     const prepared = this.generator.prepare?.(inlined, isNarrow) ?? inlined;
-    const stages = this.generator.partition(prepared, { takes: (node) => this.libraries.takes(node) });
+    const takes = (node: Node) =>
+      this.libraries.takes(node) || (this.communicator !== undefined && isCollective(node));
+    const stages = this.generator.partition(prepared, { takes });
     const program = planProgram(prepared, stages, donate, ({ node }) => this.libraries.lower(node));
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
@@ -118,7 +132,10 @@ export class NvidiaExecutor implements Executor {
     const addresses = given.map(({ address }) => address);
     const donated = [...executable.donated].map((index) => [index, at(given, index).surrender()] as const);
     try {
-      const binding = executable.bind(addresses, this.arena, this.kernels);
+      const binding = executable.bind(addresses, this.arena, {
+        kernels: this.kernels,
+        communicator: this.communicator,
+      });
       binding.run();
       return executable.takeOutputs(binding, new Map(donated));
     } catch (error) {
@@ -140,6 +157,7 @@ export class NvidiaExecutor implements Executor {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.device.synchronize();
+    this.communicator?.[Symbol.dispose]();
     this.libraries.dispose();
     this.kernels.dispose();
     this.device.dispose();
@@ -222,7 +240,7 @@ class NvidiaExecutable implements Executable {
    * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
    * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
    */
-  bind(addresses: readonly bigint[], arena: Arena, kernels: KernelCache): Binding {
+  bind(addresses: readonly bigint[], arena: Arena, launchers: Launchers): Binding {
     const known = this.binding;
     if (known !== undefined) {
       addresses.forEach((address, index) => {
@@ -239,7 +257,7 @@ class NvidiaExecutable implements Executable {
       inputs.every((address, index) => address === known.inputs[index]);
     if (!isBound) {
       known?.dispose();
-      this.binding = new Binding(this.device, kernels, this.program, {
+      this.binding = new Binding(this.device, launchers, this.program, {
         inputs,
         arena: memory,
         constants: this.constants,
@@ -294,7 +312,14 @@ class NvidiaExecutable implements Executable {
 }
 
 function kernelsOf(work: Program['steps'][number]['work']): readonly Kernel[] {
-  return work.kind === 'kernel' ? [work.kernel] : work.call.kernels;
+  switch (work.kind) {
+    case 'kernel':
+      return [work.kernel];
+    case 'library':
+      return work.call.kernels;
+    case 'collective':
+      return [];
+  }
 }
 
 /** The values of a constant: one that fills the shape, or all. */

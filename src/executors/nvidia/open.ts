@@ -1,3 +1,6 @@
+import type { ProcessGroup } from '../process-group.ts';
+import { newCommunicatorId } from './communicator.ts';
+import { gpuCount } from './device.ts';
 import { fusedPartition } from './fusion/partition.ts';
 import { prepare } from './fusion/prepare.ts';
 import { NvidiaExecutor, type NvidiaSettings } from './nvidia-executor.ts';
@@ -8,6 +11,8 @@ import { prelude } from './plain/prelude.ts';
 export interface OpenSettings extends NvidiaSettings {
   /** Whether kernels are fused; without, each node has a kernel of its own, for comparison. Default true. */
   readonly fusion?: boolean;
+  /** The processes that collectives are of; all of them have to open their executor. Default: this one alone. */
+  readonly processes?: ProcessGroup | undefined;
 }
 
 /**
@@ -16,8 +21,16 @@ export interface OpenSettings extends NvidiaSettings {
  */
 export async function openNvidiaExecutor({
   fusion = true,
+  processes,
   ...settings
 }: OpenSettings = {}): Promise<NvidiaExecutor> {
   const generator = fusion ? { prepare, partition: fusedPartition, prelude } : { partition, prelude };
-  return new NvidiaExecutor(generator, settings);
+  if (processes === undefined) return new NvidiaExecutor(generator, settings);
+  // Whoever starts the processes may show each of them its own GPU alone.
+  const isShownOne = process.env.CUDA_VISIBLE_DEVICES !== undefined && gpuCount() === 1;
+  const executor = new NvidiaExecutor(generator, isShownOne ? { ...settings, device: 0 } : settings);
+  const own = processes.rank === 0 ? newCommunicatorId() : new Uint8Array();
+  const [id = own] = await processes.exchange(own);
+  executor.connect(processes, id);
+  return executor;
 }

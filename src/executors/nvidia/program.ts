@@ -1,7 +1,8 @@
 import { bytesPerElement } from '../../tensor/dtype.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type TensorType } from '../../tensor/shape.ts';
-import { type Graph, type NodeOf, operandsOf, resultsOf, type Tensor } from '../../tensor/tensor.ts';
+import { type Graph, type Node, type NodeOf, operandsOf, resultsOf, Tensor } from '../../tensor/tensor.ts';
+import { type CollectiveNode, inPlaceSums, joinCollectives } from './collectives.ts';
 import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
 import type { Kernel, Stage } from './kernel.ts';
 import type { LibraryCall } from './library/library-call.ts';
@@ -13,7 +14,9 @@ export interface Step extends StepAccess {
   readonly name: string;
   readonly work:
     | { readonly kind: 'kernel'; readonly kernel: Kernel }
-    | { readonly kind: 'library'; readonly call: LibraryCall };
+    | { readonly kind: 'library'; readonly call: LibraryCall }
+    /** One for each operand and result. */
+    | { readonly kind: 'collective'; readonly nodes: readonly CollectiveNode[] };
   /** Values that only this step uses. */
   readonly scratch: readonly number[];
 }
@@ -74,7 +77,8 @@ export function planProgram(
 
   const steps: Step[] = [];
   const constants: ProgramConstant[] = [];
-  for (const stage of stages) {
+  const isInPlace = inPlaceSums(graph);
+  for (const stage of joinCollectives(stages)) {
     switch (stage.kind) {
       case 'view':
         locations.set(stage.output, locationOf(locations, stage.input));
@@ -100,6 +104,24 @@ export function planProgram(
         const scratch = call.scratch.map(newValue);
         const name = stepName(stage.node.op, operandsOf(stage.node), resultsOf(stage.node));
         steps.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
+        break;
+      }
+      case 'collective': {
+        const { nodes } = stage;
+        const operands = nodes.map((node) => node.operands[0]);
+        const reads = read(operands);
+        const writes = nodes.map((node, index) => {
+          const result = new Tensor(node as Node, 0);
+          const from = at(reads, index);
+          if (from.kind !== 'value' || !isInPlace(node)) return newTensor(result);
+          locations.set(result, from);
+          return from.value;
+        });
+        const inPlace = nodes.flatMap((node, index): (readonly [number, number])[] =>
+          isInPlace(node) ? [[index, index]] : [],
+        );
+        const name = `${nodes.length} x ${at(nodes, 0).op}: ${formatType(at(operands, 0))} ...`;
+        steps.push({ name, work: { kind: 'collective', nodes }, reads, writes, inPlace, scratch: [] });
         break;
       }
     }

@@ -11,12 +11,21 @@ import {
   type Executor,
   ExecutorError,
 } from '../executor.ts';
+import type { ProcessGroup } from '../process-group.ts';
+import { collective, isCollective } from './collectives.ts';
 import { type Kernel, kernels, type StructuralOp } from './kernels.ts';
 import { fromHost, rounded, toHost, type Values } from './values.ts';
 
 /** The oracle: runs every operation in float64 with plain loops. Slow; for small shapes and for tests. */
 export class ReferenceExecutor implements Executor {
   readonly name = 'reference';
+  private readonly processes: ProcessGroup | undefined;
+  private last: Promise<unknown> = Promise.resolve();
+
+  /** @param processes that collectives are of. Default: this one alone. */
+  constructor(processes?: ProcessGroup) {
+    this.processes = processes;
+  }
 
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, 'reference executor');
@@ -38,9 +47,12 @@ export class ReferenceExecutor implements Executor {
 
   async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
     checkInputs(executable, inputs);
-    const outputs = evaluate(executable.graph, inputs.map(valuesOf));
+    const values = inputs.map(valuesOf);
     for (const index of executable.donated) at(inputs, index)[Symbol.dispose]();
-    return outputs.map((values) => new ReferenceBuffer(values));
+    // One after the other: processes meet in the order of their collectives.
+    const running = this.last.then(() => evaluate(executable.graph, values, this.processes));
+    this.last = running.catch(() => undefined);
+    return (await running).map((output) => new ReferenceBuffer(output));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {}
@@ -73,7 +85,11 @@ function valuesOf(buffer: DeviceBuffer): Values {
   return buffer.values;
 }
 
-function evaluate(graph: Graph, inputs: readonly Values[]): Values[] {
+async function evaluate(
+  graph: Graph,
+  inputs: readonly Values[],
+  processes: ProcessGroup | undefined,
+): Promise<Values[]> {
   const results = new Map<Node, readonly Values[]>();
   graph.inputs.forEach(({ node }, index) => {
     results.set(node, [at(inputs, index)]);
@@ -81,10 +97,10 @@ function evaluate(graph: Graph, inputs: readonly Values[]): Values[] {
   for (const node of graph.nodes) {
     if (node.op === 'input') continue;
     const operands = operandsOf(node).map((operand) => at(computed(results, operand.node), operand.index));
-    results.set(
-      node,
-      node.op === 'call' ? evaluate(node.attributes.graph, operands) : compute(node, operands),
-    );
+    if (node.op === 'call') results.set(node, await evaluate(node.attributes.graph, operands, processes));
+    else if (processes !== undefined && isCollective(node))
+      results.set(node, [await collective(node, at(operands, 0), processes)]);
+    else results.set(node, compute(node, operands));
   }
   return graph.outputs.map((output) => at(computed(results, output.node), output.index));
 }

@@ -139,7 +139,13 @@ describe('matmul plan', () => {
 
 describe('discovery', () => {
   it('reports what it finds without throwing', () => {
-    expect(reportLibraries().map(({ name }) => name)).toEqual(['driver', 'nvrtc', 'cublasLt', 'cudnn']);
+    expect(reportLibraries().map(({ name }) => name)).toEqual([
+      'driver',
+      'nvrtc',
+      'cublasLt',
+      'cudnn',
+      'nccl',
+    ]);
     expect(candidates('driver')).toContain('libcuda.so.1');
   });
 });

@@ -6,7 +6,7 @@ import { ReferenceExecutor } from '../../../src/executors/reference/reference-ex
 import { transformerPresets } from '../../../src/models/transformer/config.ts';
 import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
-import { fromFloat32, type HostTensor } from '../../../src/tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
 import type { Node } from '../../../src/tensor/tensor.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
@@ -35,7 +35,7 @@ const adamRecipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilo
 
 const muonRecipe = { ...adamRecipe, optimizer: { ...adamRecipe.optimizer, method: 'muon' as const } };
 
-function transformerStep(recipe: CommonRecipe) {
+function transformerStep(recipe: CommonRecipe, processes = 1) {
   const model = transformerTraining(config);
   const tokens: TensorType = { shape: [2, 24], dtype: 'f32' };
   const patches: TensorType = { shape: [2, 24, 8], dtype: 'f32' };
@@ -48,7 +48,7 @@ function transformerStep(recipe: CommonRecipe) {
     ],
   ];
   const sequence = layoutSequence(config, budget, samples);
-  const traced = traceStep(model, { ...types, sequence: sequenceTypes(config, budget) }, recipe);
+  const traced = traceStep(model, { ...types, sequence: sequenceTypes(config, budget) }, recipe, processes);
   const draw = (seed: number, scale: number, positive: boolean) => (leaf: object, path: string) => {
     const { shape } = leaf as TensorType;
     const values = normal(fold(fold(keyFromSeed(seed), path), 'x'), elementCount(shape));
@@ -69,7 +69,13 @@ function transformerStep(recipe: CommonRecipe) {
     alive: fromFloat32('f32', [], Float32Array.of(1)),
   };
   const batch = { ...mapTree(types, draw(5, 0.5, true)), sequence };
-  return { traced, values: [...leaves(state), ...leaves(batch), stepNumbers(recipe, 3)] as HostTensor[] };
+  const numbers = stepNumbers(recipe, 3, processes === 1 ? undefined : false);
+  return { traced, values: [...leaves(state), ...leaves(batch), numbers] as HostTensor[] };
+}
+
+/** The first elements of a vector. */
+function cut(tensor: HostTensor, shape: readonly number[]): HostTensor {
+  return fromFloat32('f32', shape, toFloat32(tensor).slice(0, elementCount(shape)));
 }
 
 const reason = missingCompiler();
@@ -92,9 +98,12 @@ describe.skipIf(reason !== undefined)(
       muon.traced.donate,
       attentions,
     );
+    const shared = transformerStep(adamRecipe, 2);
+    const generator = { prepare, partition: fusedPartition };
+    const sharedPlan = planStandIn(shared.traced.graph, generator, shared.traced.donate, attentions, true);
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
-      compiled = await CpuKernels.compile(prelude, [...plans, muonPlan].flatMap(kernelsOf));
+      compiled = await CpuKernels.compile(prelude, [...plans, muonPlan, sharedPlan].flatMap(kernelsOf));
     }, 120_000);
     afterAll(() => compiled?.[Symbol.dispose]());
 
@@ -116,6 +125,34 @@ describe.skipIf(reason !== undefined)(
         const name = muon.traced.graph.outputNames[index]!;
         expect(difference(found[index]!, tensor, 1e-4), name).toBeUndefined();
       });
+    });
+
+    it('of two processes with the same batch are those of one, gradients added up in one launch', async () => {
+      const doubled = (given: readonly HostTensor[]) =>
+        given.map((one) =>
+          fromFloat32(
+            'f32',
+            one.shape,
+            toFloat32(one).map((value) => 2 * value),
+          ),
+        );
+      const [expected, found] = [
+        await evaluate(new ReferenceExecutor(), traced.graph, values),
+        runStandIn(sharedPlan, compiled!, shared.values, doubled),
+      ];
+      expected.forEach((tensor, index) => {
+        const own = index === 0 ? cut(found[0]!, tensor.shape) : found[index]!;
+        expect(difference(own, tensor, 1e-5), traced.graph.outputNames[index]!).toBeUndefined();
+      });
+      const parameters = leaves(stateTypes(transformerTraining(config).spec).parameters).length;
+      const collectives = sharedPlan.program.steps.flatMap(({ work, reads, writes }) =>
+        work.kind === 'collective' ? [{ count: work.nodes.length, reads, writes }] : [],
+      );
+      // The weight of the batch, then all gradients and the metrics.
+      expect(collectives.map(({ count }) => count)).toEqual([1, parameters + 1]);
+      const { reads, writes } = collectives[1]!;
+      const inPlace = reads.filter((read, i) => read.kind === 'value' && read.value === writes[i]);
+      expect(inPlace.length).toBeGreaterThan(0.9 * parameters);
     });
 
     it('are nearly those with attention in bf16, which kernels write and read themselves', async () => {

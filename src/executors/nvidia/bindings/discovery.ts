@@ -3,14 +3,18 @@ import { basename, join } from 'node:path';
 import { type Bound, bindLibrary, type Prototype } from './native.ts';
 
 /** The libraries of NVIDIA that this executor can use. */
-export type LibraryName = 'driver' | 'nvrtc' | 'cublasLt' | 'cudnn';
+export type LibraryName = 'driver' | 'nvrtc' | 'cublasLt' | 'cudnn' | 'nccl';
 
 const fileNames: Readonly<Record<LibraryName, { pattern: RegExp; system: readonly string[] }>> = {
   driver: { pattern: /^libcuda\.so\.1$/, system: ['libcuda.so.1'] },
   nvrtc: { pattern: /^libnvrtc\.so\.1[23]$/, system: ['libnvrtc.so.13', 'libnvrtc.so.12'] },
   cublasLt: { pattern: /^libcublasLt\.so\.1[23]$/, system: ['libcublasLt.so.13', 'libcublasLt.so.12'] },
   cudnn: { pattern: /^libcudnn\.so\.9$/, system: ['libcudnn.so.9'] },
+  nccl: { pattern: /^libnccl\.so\.2$/, system: ['libnccl.so.2'] },
 };
+
+/** Libraries that one GPU does without. */
+const optional: readonly LibraryName[] = ['nccl'];
 
 /** Folders, separated by colons, that are searched before all others. */
 export const libraryPathVariable = 'ZOETROPE_CUDA_LIBRARIES';
@@ -18,6 +22,8 @@ export const libraryPathVariable = 'ZOETROPE_CUDA_LIBRARIES';
 /** What became of looking for one library. */
 export interface LibraryReport {
   readonly name: LibraryName;
+  /** Whether one GPU does without. */
+  readonly isOptional: boolean;
   /** The file that could be loaded, if any. */
   readonly path?: string;
   /** What was tried and why it failed, when nothing could be loaded. */
@@ -27,10 +33,11 @@ export interface LibraryReport {
 /** Which libraries can be loaded, for a report to the user. Never throws. */
 export function reportLibraries(): readonly LibraryReport[] {
   return (Object.keys(fileNames) as LibraryName[]).map((name) => {
+    const isOptional = optional.includes(name);
     try {
-      return { name, path: loadLibrary(name, {}).path };
+      return { name, isOptional, path: loadLibrary(name, {}).path };
     } catch (error) {
-      return { name, problem: error instanceof Error ? error.message : String(error) };
+      return { name, isOptional, problem: error instanceof Error ? error.message : String(error) };
     }
   });
 }

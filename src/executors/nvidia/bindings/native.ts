@@ -12,7 +12,7 @@ koffi.config({
 
 /**
  * What C types are in TypeScript, as arguments: handles and device addresses are pointers, and so are bytes of the
- * host, which a call keeps alive while it runs; their bare address would not.
+ * host, which a call keeps alive while it runs; their bare address would not. `bytes128` is passed by value.
  */
 interface ArgumentTypes {
   int: number;
@@ -21,6 +21,7 @@ interface ArgumentTypes {
   size: number | bigint;
   int64: number | bigint;
   pointer: bigint | Uint8Array | null;
+  bytes128: { readonly bytes: Uint8Array };
 }
 
 /** The same as results. */
@@ -38,8 +39,12 @@ const cNames: Readonly<Record<keyof ArgumentTypes | keyof ResultTypes, string>> 
   size: 'size_t',
   int64: 'int64_t',
   pointer: 'void *',
+  bytes128: 'bytes128',
   void: 'void',
 };
+
+// A structure of 128 bytes, passed by value.
+koffi.struct('bytes128', { bytes: koffi.array('uint8_t', 128, 'Typed') });
 
 /** A C prototype: the result's type, then the parameters'. */
 export type Prototype = readonly [result: keyof ResultTypes, ...parameters: (keyof ArgumentTypes)[]];

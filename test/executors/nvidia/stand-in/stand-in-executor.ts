@@ -1,4 +1,5 @@
 import { NativeMemory } from '../../../../src/executors/nvidia/bindings/native.ts';
+import { isCollective } from '../../../../src/executors/nvidia/collectives.ts';
 import type { Location } from '../../../../src/executors/nvidia/donation.ts';
 import type { Partition, Stage } from '../../../../src/executors/nvidia/kernel.ts';
 import {
@@ -46,14 +47,16 @@ const libraryOps: readonly Op[] = [
   'convolutionKernelGradient',
 ];
 
-/** Plans a graph. @param donate inputs that the run consumes. @param alsoLibrary operations taken from kernels. */
+/** Plans a graph. @param donate inputs that the run consumes. @param alsoLibrary operations taken from kernels. @param hasOthers whether there are other processes. */
 export function planStandIn(
   graph: Graph,
   generator: Generator,
   donate: readonly number[] = [],
   alsoLibrary: readonly Op[] = [],
+  hasOthers = false,
 ): StandInProgram {
-  const takes = ({ op }: Node) => libraryOps.includes(op) || alsoLibrary.includes(op);
+  const takes = (node: Node) =>
+    libraryOps.includes(node.op) || alsoLibrary.includes(node.op) || (hasOthers && isCollective(node));
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
   const prepared = generator.prepare?.(inlined, generator.isNarrow ?? (() => false)) ?? inlined;
   const stages = generator.partition(prepared, { takes });
@@ -68,15 +71,19 @@ export function kernelsOf({ program }: StandInProgram) {
 
 /**
  * Runs a planned graph in memory laid out as the plan says, every result poisoned before it is made.
+ * @param sums what sums over processes give, all of one step. Default: this process is alone.
  * @throws Error when a step writes over what it reads, other than where its kernel allows it.
  */
 export function runStandIn(
   { program, stages }: StandInProgram,
   compiled: CpuKernels,
   inputs: readonly HostTensor[],
+  sums: (values: readonly HostTensor[]) => readonly HostTensor[] = (values) => values,
 ): HostTensor[] {
   const memory = new Memory(program, inputs);
-  const library = stages.flatMap((stage) => (stage.kind === 'library' ? [stage.node] : []));
+  const library = stages.flatMap((stage) =>
+    stage.kind === 'library' && !isCollective(stage.node) ? [stage.node] : [],
+  );
   const written = new Set<number>();
   for (const step of program.steps) {
     memory.check(step, written);
@@ -92,6 +99,11 @@ export function runStandIn(
         work.kernel,
         [...step.reads, ...values].map((location) => memory.addressOf(location)),
       );
+    } else if (work.kind === 'collective') {
+      const given = work.nodes.map(({ operands }, index) => memory.read(at(step.reads, index), operands[0]));
+      sums(given).forEach((result, index) => {
+        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytesOf(result));
+      });
     } else {
       const node = library.shift();
       if (node === undefined) throw new Error('a library step has no node');
