@@ -21,7 +21,7 @@ export async function runTraining(
   prepared: PreparedRun,
   terminal: Terminal,
 ): Promise<TrainingOutcome> {
-  await using pool = await openBatchPool(prepared.job, settings.threads);
+  await using pool = await openBatchPool(prepared.job, settings.threads, executor.pin?.bind(executor));
   const { job: _job, ...run } = prepared;
   const until = Math.min(settings.steps ?? run.recipe.steps, run.recipe.steps);
   let begin = 0;

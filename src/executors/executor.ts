@@ -25,6 +25,12 @@ export interface Executor extends AsyncDisposable {
   compile(graph: Graph, options?: CompileOptions): Promise<Executable>;
   /** A buffer with these values, which are copied before it returns. */
   upload(tensor: HostTensor): DeviceBuffer;
+  /**
+   * Lets the device read shared memory by itself, where it can: tensors that lie in it are not copied by `upload`, so
+   * they must stay as they are until something was downloaded that was queued after it. Dispose the result to end that.
+   * Left out by executors that could not gain from it.
+   */
+  pin?(memory: SharedArrayBuffer): Disposable;
   /** The values of a buffer, in new memory. */
   download(buffer: DeviceBuffer): Promise<HostTensor>;
   /**
