@@ -1,6 +1,7 @@
 import type { Executor } from '../executors/executor.ts';
 import type { BatchJob } from '../training/batch-job.ts';
 import { openBatchPool } from '../training/batch-pool.ts';
+import type { DeviceState } from '../training/device-state.ts';
 import { type TrainingOutcome, type TrainingRun, train } from '../training/loop.ts';
 import type { Terminal } from './command.ts';
 import { createProgress } from './progress.ts';
@@ -9,9 +10,13 @@ import type { TrainSettings } from './train-options.ts';
 /** A training as a command prepares it: what the shared settings do not say. */
 export type PreparedRun = Pick<
   TrainingRun,
-  'model' | 'recipe' | 'planner' | 'identity' | 'from' | 'sample' | 'processes'
+  'model' | 'recipe' | 'planner' | 'identity' | 'from' | 'processes'
 > & {
   readonly job: BatchJob;
+  /** As in a {@link TrainingRun}; `note` prints a line. */
+  readonly sample?:
+    | ((state: DeviceState, step: number, note: (text: string) => void) => Promise<void>)
+    | undefined;
 };
 
 /** Runs a prepared training with progress on the terminal. */
@@ -22,12 +27,15 @@ export async function runTraining(
   terminal: Terminal,
 ): Promise<TrainingOutcome> {
   await using pool = await openBatchPool(prepared.job, settings.threads, executor.pin?.bind(executor));
-  const { job: _job, ...run } = prepared;
+  const { job: _job, sample, ...run } = prepared;
   const until = Math.min(settings.steps ?? run.recipe.steps, run.recipe.steps);
   let begin = 0;
   let progress: ReturnType<typeof createProgress> | undefined;
   const outcome = await train({
     ...run,
+    ...(sample && {
+      sample: (state: DeviceState, step: number) => sample(state, step, (text) => progress?.note(text)),
+    }),
     executor,
     pool,
     folder: settings.out,

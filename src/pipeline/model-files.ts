@@ -41,23 +41,26 @@ export async function readVideoModel(folder: string): Promise<VideoModelWeights>
     fileDigest(paths.autoencoder),
   ]);
   checkTogether(autoencoder, transformer, digest);
-  const configs = {
-    autoencoder: checkAutoencoderConfig(autoencoder.config),
-    transformer: checkTransformerConfig(transformer.config),
-  };
-  const parametersOf = <Spec extends object>(spec: Spec, { parameters, path }: StoredModel) =>
-    fitParameters(spec, parameters, path);
+  const config = checkTransformerConfig(transformer.config);
+  const { parameters, path } = transformer;
   return {
     name: folder,
-    autoencoder: {
-      config: configs.autoencoder,
-      parameters: parametersOf(autoencoderSpec(configs.autoencoder), autoencoder),
-    },
-    transformer: {
-      config: configs.transformer,
-      parameters: parametersOf(transformerSpec(configs.transformer), transformer),
-    },
+    autoencoder: autoencoderOf(autoencoder),
+    transformer: { config, parameters: fitParameters(transformerSpec(config), parameters, path) },
   };
+}
+
+/**
+ * Reads an autoencoder alone.
+ * @throws UserError when the file is missing, damaged or of another kind.
+ */
+export async function readAutoencoder(path: string): Promise<VideoModelWeights['autoencoder']> {
+  return autoencoderOf(await readModel(path, 'autoencoder'));
+}
+
+function autoencoderOf({ config, parameters, path }: StoredModel): VideoModelWeights['autoencoder'] {
+  const checked = checkAutoencoderConfig(config);
+  return { config: checked, parameters: fitParameters(autoencoderSpec(checked), parameters, path) };
 }
 
 function pathOf(folder: string, kind: 'autoencoder' | 'transformer'): string {

@@ -28,8 +28,8 @@ export async function openBatchPool(
   pin?: Executor['pin'],
 ): Promise<BatchPool> {
   if (threads === 0) {
-    const make = await openBatchMaker(job);
-    return { make, ahead: 1, recycle: () => undefined, [Symbol.asyncDispose]: () => Promise.resolve() };
+    const maker = await openBatchMaker(job);
+    return { ...maker, ahead: 1, recycle: () => undefined };
   }
   const memory = pin === undefined ? undefined : new BatchMemory(pin);
   const lanes = Array.from({ length: threads }, () => new Lane(job, memory));

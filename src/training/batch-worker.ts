@@ -7,10 +7,11 @@ import { type BatchReply, type BatchRequest, placeBatch } from './batch-memory.t
 /** Entry point of a thread that makes batches for `batch-pool.ts`: plans in, batches out, in order. */
 const port = parentPort;
 if (port === null) throw new Error('batch-worker.ts is started by openBatchPool, in a worker thread');
+// Open as long as the thread lives, whose end closes the files.
 const maker = openBatchMaker(workerData as BatchJob);
 
 async function answer({ plan, memory }: BatchRequest): Promise<void> {
-  const batch = await (await maker)(plan);
+  const batch = await (await maker).make(plan);
   if (memory !== undefined) {
     port?.postMessage(placeBatch(batch, memory));
     return;
