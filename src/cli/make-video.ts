@@ -65,10 +65,11 @@ export async function makeVideo(
   }
   const { settings, extent } = prepared;
   note(terminal, `${extentText(extent)}, ${settings.steps} steps, seed ${settings.seed}`);
-  const { onProgress, finish } = stageProgress(terminal);
+  using stages = stageProgress(terminal);
+  const { onProgress } = stages;
   const started = performance.now();
   const { frames } = await writeVideo(prepared.frames({ signal: terminal.signal, onProgress }), out);
-  finish();
+  stages.finish();
   const seconds = formatSeconds((performance.now() - started) / 1000);
   const count = frames === 1 ? '1 frame' : `${frames} frames`;
   terminal.stdout.write(`Wrote ${out}: ${count}, seed ${settings.seed}, in ${seconds}\n`);

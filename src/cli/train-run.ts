@@ -48,6 +48,9 @@ export async function runTraining(
       if (step > 0) progress.note(`Going on after step ${step}`);
     },
     onStep: (step) => progress?.update(step - begin),
+  }).catch((error: unknown) => {
+    progress?.[Symbol.dispose]();
+    throw error;
   });
   progress?.finish();
   // A GPU may still be reading what another one sends.
