@@ -29,8 +29,8 @@ import { runTraining } from './train-run.ts';
 export const trainTransformer = defineCommand({
   description: `Train a transformer by a recipe, on latents that zoetrope train cache made (--data), or that are made first
 in DIR/latents (--autoencoder). Writes DIR/transformer.safetensors when all steps are done, and as it goes
-DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and, where the autoencoder is at hand, DIR/samples: videos of held-out
-prompts. Stopped with Ctrl-C or killed, --resume goes on from the newest checkpoint as if nothing had happened.
+DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and, where the autoencoder is at hand, DIR/samples: videos of
+held-out prompts. Stopped with Ctrl-C or killed, --resume goes on from the newest checkpoint as if nothing had happened.
 
 Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder or a step was at fault.`,
   positionals: [],

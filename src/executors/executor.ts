@@ -18,6 +18,8 @@ import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
 export interface Executor extends AsyncDisposable {
   /** What runs the graphs, for messages: `reference`, `onnx cpu`. */
   readonly name: string;
+  /** Threads of the CPU that it was told to use; undefined where it was not, or does not compute there. */
+  readonly threads?: number;
   /**
    * Prepares a graph. Compiling a graph, or a graph that calls the same subgraphs, again reuses what was prepared.
    * @throws GraphError when the graph is malformed, ExecutorError when this executor cannot run it.

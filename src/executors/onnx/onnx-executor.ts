@@ -28,6 +28,7 @@ const pooledBytes = 2 ** 28;
  */
 export class OnnxExecutor implements Executor {
   readonly name: string;
+  readonly threads?: number;
   private readonly connection: HostConnection;
   private readonly settings: HostSettings;
   private readonly pending = new Map<number, PromiseWithResolvers<Transfer | undefined>>();
@@ -42,6 +43,7 @@ export class OnnxExecutor implements Executor {
     this.name = `onnx ${settings.device}`;
     this.connection = connection;
     this.settings = settings;
+    if (settings.threads > 0) this.threads = settings.threads;
     connection.listen(
       (reply) => {
         this.settle(reply.id, (request) => {
