@@ -4,6 +4,7 @@ import { openBatchPool } from '../training/batch-pool.ts';
 import type { DeviceState } from '../training/device-state.ts';
 import { type TrainingOutcome, type TrainingRun, train } from '../training/loop.ts';
 import type { Terminal } from './command.ts';
+import { note } from './make-video.ts';
 import { createProgress } from './progress.ts';
 import type { TrainSettings } from './train-options.ts';
 
@@ -28,6 +29,8 @@ export async function runTraining(
 ): Promise<TrainingOutcome> {
   await using pool = await openBatchPool(prepared.job, settings.threads, executor.pin?.bind(executor));
   const { job: _job, sample, ...run } = prepared;
+  const fallback = await executor.fallback?.();
+  if (fallback !== undefined) note(terminal, `${executor.name} ${fallback}`);
   const until = Math.min(settings.steps ?? run.recipe.steps, run.recipe.steps);
   let begin = 0;
   let progress: ReturnType<typeof createProgress> | undefined;

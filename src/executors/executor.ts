@@ -18,6 +18,11 @@ import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
 export interface Executor extends AsyncDisposable {
   /** What runs the graphs, for messages: `reference`, `onnx cpu`. */
   readonly name: string;
+  /**
+   * What it runs in place of what it should, and why, such as when a library cannot be loaded; undefined when there is nothing
+   * of the kind. Left out where there is no choice.
+   */
+  fallback?(): Promise<string | undefined>;
   /** Threads of the CPU that it was told to use; undefined where it was not, or does not compute there. */
   readonly threads?: number;
   /**

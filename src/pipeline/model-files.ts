@@ -34,7 +34,8 @@ export interface VideoModelWeights {
  */
 export async function readVideoModel(folder: string): Promise<VideoModelWeights> {
   const paths = { autoencoder: pathOf(folder, 'autoencoder'), transformer: pathOf(folder, 'transformer') };
-  await Promise.all(Object.values(paths).map((path) => checkThere(folder, path)));
+  // One after the other, so that the first that lacks is named.
+  for (const path of Object.values(paths)) await checkThere(folder, path);
   const [autoencoder, transformer, digest] = await Promise.all([
     readModel(paths.autoencoder, 'autoencoder'),
     readModel(paths.transformer, 'transformer'),

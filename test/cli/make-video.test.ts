@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { main } from '../../src/cli/main.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
@@ -277,6 +278,38 @@ describe('zoetrope doctor', () => {
     const text = (await run('doctor')).stdout;
     expect(text).toMatch(/^node +v/);
     expect(text).toMatch(/\ncpu +yes: onnx cpu\n/);
+  });
+});
+
+describe('a machine whose ONNX Runtime cannot be called through its library', () => {
+  it('is told so by doctor and --plan, with the reason', async () => {
+    const hook = at('no-koffi.mjs');
+    await writeFile(
+      hook,
+      `import { registerHooks } from 'node:module';
+       registerHooks({
+         resolve(name, context, next) {
+           if (name === 'koffi') throw new Error('no koffi here');
+           return next(name, context);
+         },
+       });`,
+    );
+    const zoetrope = async (...argv: string[]) =>
+      (
+        await promisify(execFile)(process.execPath, [
+          '--import',
+          hook,
+          join(root, 'bin/zoetrope.js'),
+          ...argv,
+        ])
+      ).stdout;
+    const fallback = 'by its Node package, which is slower: the library cannot be called (no koffi here)';
+    const { devices } = JSON.parse(await zoetrope('doctor', '--json'));
+    expect(devices[0]).toEqual({ device: 'cpu', executor: 'onnx cpu', fallback });
+    expect(await zoetrope('doctor')).toContain(`cpu         yes: onnx cpu ${fallback}\n`);
+    expect(await zoetrope('generate', 'a ball', '--plan', ...small, ...tiny())).toContain(
+      ` on onnx cpu ${fallback}\n`,
+    );
   });
 });
 
