@@ -4,7 +4,10 @@
  */
 
 import { openExecutor } from '../src/app.ts';
-import { disposeAll, uploadTree } from '../src/executors/executor.ts';
+import { disposeAll, type Executor, uploadTree } from '../src/executors/executor.ts';
+import { at } from '../src/tensor/shape.ts';
+import type { Batch } from '../src/training/batch.ts';
+import { openBatchPool } from '../src/training/batch-pool.ts';
 import { DeviceState } from '../src/training/device-state.ts';
 import { readTransformerRecipe } from '../src/training/recipe.ts';
 import { initialTrainingState } from '../src/training/step.ts';
@@ -32,6 +35,8 @@ const plans = Array.from({ length: count + 1 }, (_, i) => {
   return next.plan;
 });
 const batches = [];
+const warmUp = 40;
+for (let i = 0; i < warmUp; i++) await make(at(plans, i % plans.length));
 for (const [i, plan] of plans.entries()) {
   const begin = performance.now();
   const batch = await make(plan);
@@ -41,6 +46,33 @@ for (const [i, plan] of plans.entries()) {
 const planBegin = performance.now();
 for (let i = 0; i < 20; i++) planner.plan(i + 1, position);
 console.log(`planning: ${((performance.now() - planBegin) / 20).toFixed(2)} ms a batch`);
+
+/** CPU time of this thread for each batch that comes from a pool, by whether batches are recycled. */
+async function mainThread(pin: Executor['pin']): Promise<number> {
+  await using pool = await openBatchPool({ kind: 'transformer', config, recipe, cache }, 2, pin);
+  const [warm, measured] = [50, 200];
+  const coming: Promise<Batch>[] = [];
+  let cpu = process.threadCpuUsage();
+  let next = { step: 0, position: 0 };
+  for (let i = 0; i < warm + measured; i++) {
+    if (i === warm) cpu = process.threadCpuUsage();
+    while (coming.length < pool.ahead) {
+      const planned = planner.plan(next.step + 1, next.position);
+      next = { step: next.step + 1, position: planned.position };
+      coming.push(pool.make(planned.plan));
+    }
+    const batch = await coming.shift();
+    if (batch !== undefined) pool.recycle(batch);
+  }
+  const { user, system } = process.threadCpuUsage(cpu);
+  await Promise.all(coming);
+  return (user + system) / 1000 / measured;
+}
+const notPinned = { [Symbol.dispose]: () => undefined };
+console.log(
+  `main thread, batches sent: ${(await mainThread(undefined)).toFixed(2)} ms a batch before uploading`,
+);
+console.log(`main thread, memory shared: ${(await mainThread(() => notPinned)).toFixed(2)} ms a batch`);
 
 if (device !== undefined) {
   await using executor = await openExecutor(device as 'cpu');

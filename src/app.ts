@@ -61,10 +61,13 @@ export async function openExecutor(
 }
 
 /**
- * Computes something on a device, to see that it can be used; resolves to the name of what runs there.
+ * Computes something on a device, to see that it can be used; resolves to the name of what runs there, and what it falls back
+ * to where it does.
  * @throws UserError or ExecutorError saying why it cannot.
  */
-export async function testDevice(device: DeviceName): Promise<string> {
+export async function testDevice(
+  device: DeviceName,
+): Promise<{ readonly executor: string; readonly fallback?: string }> {
   await using executor = await openExecutor(device);
   const { graph } = trace('test', (x) => [x.add(1)], { shape: [1], dtype: 'f32' });
   const executable = await executor.compile(graph);
@@ -73,7 +76,8 @@ export async function testDevice(device: DeviceName): Promise<string> {
   ]);
   const two = result && toFloat32(await executor.download(result))[0];
   if (two !== 2) throw new UserError(`device ${device}: 1 + 1 gave ${two}; use another device`);
-  return executor.name;
+  const fallback = await executor.fallback?.();
+  return { executor: executor.name, ...(fallback !== undefined && { fallback }) };
 }
 
 /** A device's name, or `auto`: an NVIDIA GPU where one can be used, else the CPU. */
@@ -145,6 +149,11 @@ export async function reportNvidiaLibraries(): Promise<
     readonly problem?: string;
   }[]
 > {
-  const { reportLibraries } = await import('./executors/nvidia/bindings/discovery.ts');
-  return reportLibraries();
+  try {
+    const { reportLibraries } = await import('./executors/nvidia/bindings/discovery.ts');
+    return reportLibraries();
+  } catch (error) {
+    // Nothing can be called on a platform without koffi.
+    return [{ name: 'koffi', problem: error instanceof Error ? error.message : String(error) }];
+  }
 }

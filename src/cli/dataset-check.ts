@@ -46,7 +46,7 @@ Exit code 0: nothing wrong. 1: the report has errors (damaged files, wrong manif
 
     await using reader = new MediaReader({ processes });
     let progress: ReturnType<typeof createProgress> | undefined;
-    const { report, thumbnails } = await checkDataset(path, {
+    const checked = checkDataset(path, {
       window,
       reader,
       processes,
@@ -56,6 +56,10 @@ Exit code 0: nothing wrong. 1: the report has errors (damaged files, wrong manif
         progress ??= createProgress(terminal, { label: 'decoding', total, unit: 'files' });
         progress.update(done);
       },
+    });
+    const { report, thumbnails } = await checked.catch((error: unknown) => {
+      progress?.[Symbol.dispose]();
+      throw error;
     });
     progress?.finish();
 

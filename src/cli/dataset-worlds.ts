@@ -38,7 +38,7 @@ Exit code 0: all clips are there. 1: stopped, or they could not be written.`,
       seed: numberOption('seed', values.seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true }),
       split,
     };
-    const progress = createProgress(terminal, { label: 'making', total: plan.count, unit: 'clips' });
+    using progress = createProgress(terminal, { label: 'making', total: plan.count, unit: 'clips' });
     const { written, kept, complete } = await writeWorlds(values.out, plan, {
       concurrency: availableParallelism(),
       signal: terminal.signal,

@@ -4,6 +4,8 @@ import { type DeviceName, testDevice } from '../app.ts';
 export interface ProbeAnswer {
   /** What runs there, where it can be used. */
   readonly executor?: string;
+  /** What runs in place of what should, and why. */
+  readonly fallback?: string;
   /** Why it cannot be used. */
   readonly problem?: string;
 }
@@ -11,7 +13,7 @@ export interface ProbeAnswer {
 // The entry of a child process, which tests the device of its first argument and tells the parent.
 if (process.send !== undefined) {
   const answer = await testDevice(process.argv[2] as DeviceName).then(
-    (executor): ProbeAnswer => ({ executor }),
+    (found): ProbeAnswer => found,
     (error: unknown): ProbeAnswer => ({ problem: oneLine(error) }),
   );
   process.send(answer, () => process.exit(0));

@@ -102,9 +102,11 @@ function textOf(report: Report): string {
     ['processor', `${report.processor}, ${report.cores} cores`],
     ['memory', `${gigabytes(memory.total)}, ${gigabytes(memory.free)} free`],
     ['onnxruntime', report.onnxRuntime],
-    ...report.devices.map(({ device, executor, problem }): [string, string] => [
+    ...report.devices.map(({ device, executor, fallback, problem }): [string, string] => [
       device,
-      executor === undefined ? `no: ${problem}` : `yes: ${executor}`,
+      executor === undefined
+        ? `no: ${problem}`
+        : ['yes: ', executor, ...(fallback ? [' ', fallback] : [])].join(''),
     ]),
     ...report.nvidiaLibraries.map(({ name, path, problem }): [string, string] => [
       name,

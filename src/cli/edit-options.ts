@@ -2,11 +2,11 @@ import type { EditPlan, NewFramesRequest } from '../pipeline/edit.ts';
 import { edit } from '../pipeline/edit.ts';
 import { estimateEdit } from '../pipeline/estimate.ts';
 import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
-import { RequestError } from '../pipeline/request.ts';
 import type { Size } from '../video/frames.ts';
-import { numberOption, UsageError } from './command.ts';
+import { numberOption } from './command.ts';
 import type { PreparedVideo, Workshop } from './make-video.ts';
 import {
+  asUsage,
   extentOptions,
   type SamplingValues,
   samplingOptions,
@@ -58,15 +58,13 @@ export async function openGiven(
   return await givenFile(reader, path, { size, rate }, model.stride);
 }
 
-/** An edit ready to be made. @throws UsageError in place of a {@link RequestError}. */
+/** An edit ready to be made. @throws UsageError for a value that cannot be used. */
 export async function preparedEdit(
   { model, terminal: { signal } }: Workshop,
   files: readonly GivenFile[],
   plan: (hooks: { readonly signal: AbortSignal }) => Promise<EditPlan>,
 ): Promise<PreparedVideo> {
-  const planned = await plan({ signal }).catch((error: unknown) => {
-    throw error instanceof RequestError ? new UsageError(`zoetrope: ${error.message}`) : error;
-  });
+  const planned = await asUsage(() => plan({ signal }));
   return {
     settings: planned.settings,
     extent: planned.extent,

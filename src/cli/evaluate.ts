@@ -106,7 +106,7 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     if (values.sheets !== undefined) await mkdir(values.sheets, { recursive: true });
     const options = { device: deviceChoice(values.device), ...threadsOption(values.threads) };
     await using model = source === 'rendered' ? undefined : await loadModel(values.model, options);
-    if (model !== undefined) checkShapes(model, plan);
+    if (model !== undefined) await checkShapes(model, plan);
     const settings = { ...settingsOf(plan), ...(model && (await modelSettings(plan, model))) };
     const earlier = values.out === undefined ? undefined : await readEarlier(values.out, settings);
     return await new Evaluation(plan, model, settings, values.out, terminal).run(earlier);
@@ -145,9 +145,10 @@ async function readEarlier(
   return text === undefined ? undefined : resumedReport(text, settings);
 }
 
-function checkShapes(model: VideoModel, { shapes, request }: EvaluationPlan): void {
+async function checkShapes(model: VideoModel, { shapes, request }: EvaluationPlan): Promise<void> {
   for (const { width, height, frames, rate } of shapes) {
-    asUsage(() => planGeneration(model, { ...request, seed: 0, size: { width, height }, frames, rate }));
+    const asked = { ...request, seed: 0, size: { width, height }, frames, rate };
+    await asUsage(() => planGeneration(model, asked));
   }
 }
 

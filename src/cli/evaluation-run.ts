@@ -100,7 +100,7 @@ export class Evaluation {
       } catch (error) {
         if (!this.#terminal.signal.aborted) throw error;
         const again = this.#out === undefined ? '' : '; the same command goes on from there';
-        this.#terminal.stderr.write(`\nStopped${again}\n`);
+        this.#terminal.stderr.write(`Stopped${again}\n`);
         this.#terminal.stdout.write(reportTable(this.#report(reports)));
         return 1;
       }
@@ -115,13 +115,13 @@ export class Evaluation {
     const model = this.#model;
     const { signal } = this.#terminal;
     if (wanted.includes('autoencoder') && model !== undefined && report.autoencoder === undefined) {
-      const progress = this.#progress(`autoencoder ${shapeName(shape)}`, clips, 'clips');
+      using progress = this.#progress(`autoencoder ${shapeName(shape)}`, clips, 'clips');
       const hooks = { signal, onProgress: progress.update };
       await save({ autoencoder: await measureAutoencoder(model.codec, shape, { seed, clips }, hooks) });
       progress.finish();
     }
     if (wanted.includes('flow') && model !== undefined && report.flow === undefined) {
-      const progress = this.#progress(`flow loss ${shapeName(shape)}`, 10 * clips, 'evaluations');
+      using progress = this.#progress(`flow loss ${shapeName(shape)}`, 10 * clips, 'evaluations');
       const hooks = { signal, onProgress: progress.update };
       await save({ flow: await measureFlowLoss(model, shape, { seed, clips }, hooks) });
       progress.finish();
@@ -134,7 +134,7 @@ export class Evaluation {
     save: (part: Partial<SizeReport>) => Promise<void>,
   ): Promise<void> {
     const prompts = promptsOf(this.#plan, shape);
-    const progress = this.#progress(`prompts ${shapeName(shape)}`, prompts.length, 'prompts');
+    using progress = this.#progress(`prompts ${shapeName(shape)}`, prompts.length, 'prompts');
     const results = [...earlier];
     let rows: { readonly video: Video; readonly result: PromptResult }[] = [];
     const keep = async () => {

@@ -1,10 +1,10 @@
 import { resolve } from 'node:path';
 import { estimateGeneration } from '../pipeline/estimate.ts';
-import { type GenerateRequest, generate, planGeneration } from '../pipeline/generate.ts';
-import { type GivenFile, givenFile } from '../pipeline/given-video.ts';
+import { type GenerateRequest, generate, type PlannedRequest, planGeneration } from '../pipeline/generate.ts';
+import { givenFile, readFrames } from '../pipeline/given-video.ts';
 import { drawSeed, type ExtentRequest, trainedOn } from '../pipeline/request.ts';
 import type { VideoModel } from '../pipeline/video-model.ts';
-import { joinFrames, sliceFrames, type Video } from '../video/frames.ts';
+import type { Video } from '../video/frames.ts';
 import type { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { defineCommand, numberOption, UsageError } from './command.ts';
@@ -52,13 +52,14 @@ Exit code 0: the file is there. 1: the model, a file, the device or the place wa
     };
     if (previewOut !== undefined) await checkPreviewPlace(previewOut, values.out);
     return await makeVideo('zoetrope generate', values, terminal, async ({ model, reader }) => {
-      // Without files all is known, and what is wrong is told before anything else is done.
-      if (image === undefined && video === undefined) asUsage(() => planGeneration(model, request));
-      const given = await readGiven(reader, model, request, { image, video });
+      const given = await openGiven(reader, model, request, { image, video });
+      // Before frames are read: what is wrong is told before anything long is done.
+      const asked = await asUsage(() => planGeneration(model, { ...request, ...given.form }));
+      for (const path of [values.out, previewOut]) if (path !== undefined) checkFormat(path, asked.extent);
       const planOnly = values.plan || values['dry-run'];
       const told = values.expand ? await expandedPrompt(prompt, sampling.seed, planOnly, terminal) : prompt;
-      const full = { ...request, prompt: told, ...given.request };
-      const plan = asUsage(() => planGeneration(model, full));
+      const full = { ...request, prompt: told, ...(await given.read(terminal.signal)) };
+      const plan = await asUsage(() => planGeneration(model, full));
       if (previewOut !== undefined) checkFormat(previewOut, plan.extent);
       const onPreview =
         previewOut === undefined
@@ -103,34 +104,42 @@ function extentRequest({ out, size, seconds, frames, fps }: ExtentValues): Exten
   };
 }
 
-/** Reads the files that a generation is given, in the size and rate of the request. */
-async function readGiven(
+/** Files that a generation is given. */
+interface Given {
+  /** What is known of them before their frames are read. */
+  readonly form: Pick<PlannedRequest, 'image' | 'video'>;
+  readonly notes: readonly string[];
+  /** Reads them. @throws the signal's reason when it is aborted. */
+  read(signal: AbortSignal): Promise<Pick<GenerateRequest, 'image' | 'video'>>;
+}
+
+/** Opens the files that a generation is given, in the size and rate of the request. */
+async function openGiven(
   reader: MediaReader,
   model: VideoModel,
   request: GenerateRequest,
   { image, video }: { readonly image: string | undefined; readonly video: string | undefined },
-): Promise<{ readonly request: Partial<GenerateRequest>; readonly notes: readonly string[] }> {
+): Promise<Given> {
+  const { size = trainedOn.size, rate = trainedOn.rate } = request;
   if (image !== undefined) {
-    const size = request.size ?? trainedOn.size;
-    const read = await reader.read(image, { maxFrames: 1, size, fit: 'cover' });
-    return { request: { image: read.video }, notes: [] };
+    return {
+      form: { image: { ...size, rate, frames: 1 } },
+      notes: [],
+      read: async () => ({ image: (await reader.read(image, { maxFrames: 1, size, fit: 'cover' })).video }),
+    };
   }
-  if (video === undefined) return { request: {}, notes: [] };
-  const { size, rate } = request;
-  const given = await givenFile(reader, video, { size, rate }, model.stride);
-  return { request: { video: await framesOf(given, request) }, notes: given.notes };
+  if (video === undefined) return { form: {}, notes: [], read: async () => ({}) };
+  const given = await givenFile(reader, video, { size: request.size, rate }, model.stride);
+  const wanted = framesWanted(request, rate);
+  const { width, height } = given;
+  return {
+    // How many frames a file has is known when it was read; until then it has as many as are asked for.
+    form: { video: { width, height, rate, frames: Math.max(1, wanted ?? 1) } },
+    notes: given.notes,
+    read: async (signal) => ({ video: await readFrames(given, wanted, signal) }),
+  };
 }
 
-/** The frames of a file that a request asks for, all if it does not say. */
-async function framesOf(given: GivenFile, { frames, seconds }: ExtentRequest): Promise<Video> {
-  const wanted =
-    frames ?? (seconds === undefined ? Number.POSITIVE_INFINITY : Math.round(seconds * given.rate));
-  const pieces: Video[] = [];
-  let count = 0;
-  for await (const piece of given.frames()) {
-    pieces.push(sliceFrames(piece, 0, wanted - count));
-    count += piece.frames;
-    if (count >= wanted) break;
-  }
-  return joinFrames(pieces);
+function framesWanted({ frames, seconds }: ExtentRequest, rate: number): number | undefined {
+  return frames ?? (seconds === undefined ? undefined : Math.round(seconds * rate));
 }

@@ -60,15 +60,16 @@ export async function makeVideo(
   if (out !== undefined) checkFormat(out, prepared.extent);
   for (const line of prepared.notes) note(terminal, line);
   if (planOnly || out === undefined) {
-    terminal.stdout.write(planText(prepared, model));
+    terminal.stdout.write(planText(prepared, await deviceText(model)));
     return 0;
   }
   const { settings, extent } = prepared;
   note(terminal, `${extentText(extent)}, ${settings.steps} steps, seed ${settings.seed}`);
-  const { onProgress, finish } = stageProgress(terminal);
+  using stages = stageProgress(terminal);
+  const { onProgress } = stages;
   const started = performance.now();
   const { frames } = await writeVideo(prepared.frames({ signal: terminal.signal, onProgress }), out);
-  finish();
+  stages.finish();
   const seconds = formatSeconds((performance.now() - started) / 1000);
   const count = frames === 1 ? '1 frame' : `${frames} frames`;
   terminal.stdout.write(`Wrote ${out}: ${count}, seed ${settings.seed}, in ${seconds}\n`);
@@ -121,7 +122,13 @@ export function checkFormat(out: string, { frames }: Extent): void {
   }
 }
 
-function planText({ settings, extent, estimate }: PreparedVideo, model: VideoModel): string {
+/** What runs a model, and what it falls back to. */
+async function deviceText({ executor }: VideoModel): Promise<string> {
+  const fallback = await executor.fallback?.();
+  return fallback === undefined ? executor.name : `${executor.name} ${fallback}`;
+}
+
+function planText({ settings, extent, estimate }: PreparedVideo, device: string): string {
   const { steps, sampler, guidance, seed } = settings;
   const rows: [string, string][] = [
     ['video', extentText(extent)],
@@ -129,7 +136,7 @@ function planText({ settings, extent, estimate }: PreparedVideo, model: VideoMod
     ['sampling', `${steps} steps of ${sampler}, guidance ${guidance}: ${estimate.evaluations} evaluations`],
     ['seed', `${seed}`],
     ['memory', `about ${Math.ceil(estimate.memory / 1e7) * 10} MB`],
-    ['time', `about ${formatSeconds(Math.ceil(estimate.seconds))} on ${model.executor.name}`],
+    ['time', `about ${formatSeconds(Math.ceil(estimate.seconds))} on ${device}`],
   ];
   return rows.map(([name, value]) => `${name.padEnd(10)}${value}\n`).join('');
 }

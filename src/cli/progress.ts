@@ -12,8 +12,11 @@ export type ProgressOptions = {
   readonly now?: () => number;
 };
 
-/** Reports how far a long job is: a bar on a terminal, JSON lines elsewhere; on stderr, so results stay clean. */
-export type Progress = {
+/**
+ * Reports how far a long job is: a bar on a terminal, JSON lines elsewhere; on stderr, so results stay clean. Bind it with
+ * `using`: without `finish`, as when the job fails, the bar stays as it is and its line is ended for the error to follow.
+ */
+export type Progress = Disposable & {
   /** `done` units of the total are finished. Cheap: draws at most ten times a second. */
   update(done: number): void;
   /** Prints a line of its own, above the bar. On JSON output it is an event `{"event":"note"}`. */
@@ -34,12 +37,19 @@ export function createProgress(terminal: Pick<Terminal, 'stderr'>, options: Prog
   const interval = drawsBar ? terminalInterval : logInterval;
   let done = 0;
   let lastDrawn = Number.NEGATIVE_INFINITY;
+  /** Whether the cursor stands behind a bar. */
+  let isOpen = false;
+  const endLine = () => {
+    if (isOpen) stderr.write('\n');
+    isOpen = false;
+  };
 
   const draw = (event: 'progress' | 'done') => {
     lastDrawn = now();
     const state = measure(done, options.total, (lastDrawn - started) / 1000);
     if (drawsBar) {
       stderr.write(`\r${formatBar(options, state, stderr.columns || 80)}\x1b[K`);
+      isOpen = true;
     } else {
       stderr.write(`${JSON.stringify({ event, label: options.label, unit: options.unit, ...state })}\n`);
     }
@@ -51,12 +61,14 @@ export function createProgress(terminal: Pick<Terminal, 'stderr'>, options: Prog
       if (now() - lastDrawn >= interval) draw('progress');
     },
     note(text) {
+      isOpen = false;
       stderr.write(drawsBar ? `\r\x1b[K${text}\n` : `${JSON.stringify({ event: 'note', text })}\n`);
     },
     finish() {
       draw('done');
-      if (drawsBar) stderr.write('\n');
+      endLine();
     },
+    [Symbol.dispose]: endLine,
   };
 }
 

@@ -116,9 +116,9 @@ export function threadsOption(text: string | undefined): { readonly threads?: nu
 const optionOf: Readonly<Record<string, string>> = { rate: 'fps', guidanceInterval: 'guidance-interval' };
 
 /** Runs what checks a request; a {@link RequestError} becomes a mistake in the command line, by the option's name. */
-export function asUsage<T>(check: () => T): T {
+export async function asUsage<T>(check: () => T | Promise<T>): Promise<T> {
   try {
-    return check();
+    return await check();
   } catch (error) {
     if (!(error instanceof RequestError)) throw error;
     const { field, problem } = error;

@@ -2,8 +2,8 @@ import type { StageProgress } from '../pipeline/progress.ts';
 import type { Terminal } from './command.ts';
 import { createProgress, type Progress } from './progress.ts';
 
-/** Shows the stages of making a video one after the other, each with its own bar. */
-export function stageProgress(terminal: Terminal): {
+/** Shows the stages of making a video one after the other, each with its own bar. Bind it with `using`, as a {@link Progress}. */
+export function stageProgress(terminal: Terminal): Disposable & {
   readonly onProgress: (progress: StageProgress) => void;
   readonly finish: () => void;
 } {
@@ -14,6 +14,7 @@ export function stageProgress(terminal: Terminal): {
   };
   return {
     finish,
+    [Symbol.dispose]: () => current?.progress[Symbol.dispose](),
     onProgress: ({ stage, done, total, unit }) => {
       if (current?.stage !== stage) {
         finish();

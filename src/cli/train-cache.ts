@@ -52,7 +52,7 @@ export async function fillWithProgress(
   place: { readonly folder: string; readonly autoencoder: string; readonly threads: number },
   terminal: Terminal,
 ): Promise<boolean> {
-  const progress = createProgress(terminal, { label: 'encoding', total: data.clips, unit: 'clips' });
+  using progress = createProgress(terminal, { label: 'encoding', total: data.clips, unit: 'clips' });
   const complete = await fillLatentCache(executor, place.folder, data, place.autoencoder, {
     threads: place.threads,
     signal: terminal.signal,

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { TrainingSampler } from '../pipeline/training-sampler.ts';
 import { readTransformerRecipe, recipeDigest } from '../training/recipe.ts';
 import { formatPlan, planRun } from '../training/run-plan.ts';
 import { readStartingWeights } from '../training/starting-weights.ts';
@@ -11,6 +12,7 @@ import {
   videoTokens,
 } from '../training/transformer-task.ts';
 import { defineCommand, UsageError } from './command.ts';
+import { findAutoencoder, promptSheets, sheetsLine } from './prompt-sheets.ts';
 import { fillWithProgress } from './train-cache.ts';
 import { commandOf, trainOptions, trainSettings } from './train-options.ts';
 import {
@@ -27,8 +29,8 @@ import { runTraining } from './train-run.ts';
 export const trainTransformer = defineCommand({
   description: `Train a transformer by a recipe, on latents that zoetrope train cache made (--data), or that are made first
 in DIR/latents (--autoencoder). Writes DIR/transformer.safetensors when all steps are done, and as it goes
-DIR/checkpoints, DIR/metrics.jsonl and DIR/report.html. Stopped with Ctrl-C or killed, --resume goes on from the newest
-checkpoint as if nothing had happened.
+DIR/checkpoints, DIR/metrics.jsonl, DIR/report.html and, where the autoencoder is at hand, DIR/samples: videos of
+held-out prompts. Stopped with Ctrl-C or killed, --resume goes on from the newest checkpoint as if nothing had happened.
 
 Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder or a step was at fault.`,
   positionals: [],
@@ -38,7 +40,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     autoencoder: {
       type: 'string',
       value: 'FILE',
-      help: 'Trained autoencoder, to make the latent cache with',
+      help: 'Trained autoencoder, to make the latent cache and sample sheets with',
     },
   },
   example:
@@ -70,7 +72,11 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     const planner = transformerPlanner(config, recipe, data.cache);
     terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens), settings.allGpus));
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
+    const autoencoderFile = autoencoder ?? data.cache.autoencoderFile;
+    const found = await findAutoencoder(autoencoderFile, data.cache.header.autoencoder);
+    terminal.stderr.write(`${sheetsLine(recipe, found)}\n`);
     if (settings.planOnly) return 0;
+    await using sampler = 'problem' in found ? undefined : new TrainingSampler(executor, config, found);
     const outcome = await runTraining(
       executor,
       settings,
@@ -87,6 +93,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
         from,
         processes,
         job: { kind: 'transformer', config, recipe, cache: folder },
+        sample: sampler && promptSheets(sampler, recipe, settings.out, terminal.signal),
       },
       terminal,
     );

@@ -41,17 +41,20 @@ const format = 'latent cache 1';
  */
 export class LatentCache implements AsyncDisposable {
   readonly header: LatentCacheHeader;
+  /** Where the autoencoder was when the cache was made; undefined in caches of before. */
+  readonly autoencoderFile: string | undefined;
   /** Digest of the header, which with the clips' order decides the data: 16 hexadecimal digits. */
   readonly digest: string;
   readonly #shards: readonly SafetensorsFile[];
   readonly #captions: readonly CachedCaptions[];
 
   private constructor(
-    header: LatentCacheHeader,
+    { header, autoencoderFile }: StoredHeader,
     shards: readonly SafetensorsFile[],
     captions: readonly CachedCaptions[],
   ) {
     this.header = header;
+    this.autoencoderFile = autoencoderFile;
     this.digest = createHash('sha256').update(JSON.stringify(header)).digest('hex').slice(0, 16);
     this.#shards = shards;
     this.#captions = captions;
@@ -62,9 +65,10 @@ export class LatentCache implements AsyncDisposable {
    * @throws UserError when it is missing, incomplete or damaged.
    */
   static async open(folder: string): Promise<LatentCache> {
-    const header = await readHeader(folder);
-    if (header === undefined)
+    const stored = await readHeader(folder);
+    if (stored === undefined)
       throw new UserError(`${folder}: is no latent cache; make one with zoetrope train cache`);
+    const { header } = stored;
     const shards: SafetensorsFile[] = [];
     const captions: CachedCaptions[] = [];
     try {
@@ -88,7 +92,7 @@ export class LatentCache implements AsyncDisposable {
       await Promise.all(shards.map((file) => file.close()));
       throw error;
     }
-    return new LatentCache(header, shards, captions);
+    return new LatentCache(stored, shards, captions);
   }
 
   /** Captions of clip `index`. */
@@ -126,12 +130,17 @@ export class LatentCache implements AsyncDisposable {
 
 /**
  * Begins or goes on with a cache.
+ * @param autoencoderFile where the autoencoder is; it may move.
  * @returns numbers of the shards that are missing.
  * @throws UserError when the folder holds another cache, or cannot be written.
  */
-export async function prepareLatentCache(folder: string, header: LatentCacheHeader): Promise<number[]> {
+export async function prepareLatentCache(
+  folder: string,
+  header: LatentCacheHeader,
+  autoencoderFile?: string,
+): Promise<number[]> {
   await mkdir(folder, { recursive: true });
-  const before = await readHeader(folder);
+  const before = (await readHeader(folder))?.header;
   if (before !== undefined && JSON.stringify(before) !== JSON.stringify(header)) {
     const differing = (['autoencoder', 'source', 'clips', 'latent'] as const).find(
       (name) => JSON.stringify(before[name]) !== JSON.stringify(header[name]),
@@ -140,7 +149,10 @@ export async function prepareLatentCache(folder: string, header: LatentCacheHead
       `${folder}: holds latents of another ${differing}; choose another folder, or remove it`,
     );
   }
-  await writeFileAtomic(join(folder, headerFile), `${JSON.stringify({ format, ...header })}\n`);
+  await writeFileAtomic(
+    join(folder, headerFile),
+    `${JSON.stringify({ format, autoencoderFile, ...header })}\n`,
+  );
   const shards = Array.from({ length: Math.ceil(header.clips / clipsPerShard) }, (_, shard) => shard);
   const there = await Promise.all(shards.map((shard) => exists(shardPath(folder, shard))));
   return shards.filter((shard) => there[shard] !== true);
@@ -162,12 +174,22 @@ export async function writeLatentShard(
   await writeSafetensors(shardPath(folder, shard), stored, new Map([['captions', captions]]));
 }
 
-async function readHeader(folder: string): Promise<LatentCacheHeader | undefined> {
+/** A header as it is in the file. */
+interface StoredHeader {
+  readonly header: LatentCacheHeader;
+  readonly autoencoderFile: string | undefined;
+}
+
+async function readHeader(folder: string): Promise<StoredHeader | undefined> {
   const content = await readFile(join(folder, headerFile), 'utf8').catch(() => undefined);
   if (content === undefined) return undefined;
   try {
-    const { format: found, ...header } = JSON.parse(content) as LatentCacheHeader & { format: string };
-    if (found === format) return header;
+    const {
+      format: found,
+      autoencoderFile,
+      ...header
+    } = JSON.parse(content) as LatentCacheHeader & { format: string; autoencoderFile?: string };
+    if (found === format) return { header, autoencoderFile };
   } catch {
     // Refused below, as everything that is not ours.
   }

@@ -19,17 +19,31 @@ export interface Executor extends AsyncDisposable {
   /** What runs the graphs, for messages: `reference`, `onnx cpu`. */
   readonly name: string;
   /**
+   * What it runs in place of what it should, and why, such as when a library cannot be loaded; undefined when there is nothing
+   * of the kind. Left out where there is no choice.
+   */
+  fallback?(): Promise<string | undefined>;
+  /** Threads of the CPU that it was told to use; undefined where it was not, or does not compute there. */
+  readonly threads?: number;
+  /**
    * Prepares a graph. Compiling a graph, or a graph that calls the same subgraphs, again reuses what was prepared.
    * @throws GraphError when the graph is malformed, ExecutorError when this executor cannot run it.
    */
   compile(graph: Graph, options?: CompileOptions): Promise<Executable>;
   /** A buffer with these values, which are copied before it returns. */
   upload(tensor: HostTensor): DeviceBuffer;
+  /**
+   * Lets the device read shared memory by itself, where it can: tensors that lie in it are not copied by `upload`, so
+   * they must stay as they are until something was downloaded that was queued after it. Dispose the result to end that.
+   * Left out by executors that could not gain from it.
+   */
+  pin?(memory: SharedArrayBuffer): Disposable;
   /** The values of a buffer, in new memory. */
   download(buffer: DeviceBuffer): Promise<HostTensor>;
   /**
-   * Runs an executable on one buffer per graph input, in the graph's order, and returns one per output.
-   * @throws ExecutorError when buffers do not fit the inputs, are disposed, or are another executor's.
+   * Runs an executable on one buffer per graph input, in the graph's order, and returns one per output. A buffer may be
+   * given for several inputs, but not when one of them is donated.
+   * @throws ExecutorError when buffers do not fit the inputs, are disposed, another executor's, or donated and given again.
    */
   run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]>;
 }
@@ -107,16 +121,16 @@ export async function downloadTree<Tree extends object>(
 }
 
 /**
- * Checks that buffers fit a graph's inputs: number, dtype, shape, not disposed.
+ * Checks that buffers fit a graph's inputs: number, dtype, shape, not disposed, not donated and given again.
  * @throws ExecutorError naming the first input that does not fit.
  */
-export function checkInputs({ graph }: Executable, inputs: readonly DeviceBuffer[]): void {
+export function checkInputs({ graph, donated }: Executable, inputs: readonly DeviceBuffer[]): void {
   if (inputs.length !== graph.inputs.length) {
     throw new ExecutorError(`${graph.name} takes ${graph.inputs.length} inputs, got ${inputs.length}`);
   }
   graph.inputs.forEach((expected, index) => {
     const found = inputs[index];
-    const name = expected.node.op === 'input' ? expected.node.attributes.name : String(index);
+    const name = inputName(graph, index);
     if (found === undefined || found.disposed) {
       throw new ExecutorError(`${graph.name}: input ${name} was disposed; pass a live buffer`);
     }
@@ -125,6 +139,28 @@ export function checkInputs({ graph }: Executable, inputs: readonly DeviceBuffer
       throw new ExecutorError(`${graph.name}: input ${name} must be ${want}, got ${got}`);
     }
   });
+  checkDonated(graph, donated, inputs);
+}
+
+/** What overwrites one input would overwrite the other. */
+function checkDonated(graph: Graph, donated: ReadonlySet<number>, inputs: readonly DeviceBuffer[]): void {
+  if (donated.size === 0) return;
+  const given = new Map<DeviceBuffer, number>();
+  for (const [index, buffer] of inputs.entries()) {
+    const before = given.get(buffer);
+    if (before === undefined) given.set(buffer, index);
+    else if (donated.has(index) || donated.has(before)) {
+      const [first, second] = [before, index].map((one) => inputName(graph, one));
+      throw new ExecutorError(
+        `${graph.name}: inputs ${first} and ${second} are one buffer, and one of them is donated; upload it twice`,
+      );
+    }
+  }
+}
+
+function inputName(graph: Graph, index: number): string {
+  const node = graph.inputs[index]?.node;
+  return node?.op === 'input' ? node.attributes.name : String(index);
 }
 
 /** Indices of the inputs that belong to the given arguments of a traced function, for {@link CompileOptions.donate}. */

@@ -1,3 +1,4 @@
+import { UserError } from '../errors.ts';
 import type { HostTensor } from '../tensor/host-tensor.ts';
 import { fromFloat32 } from '../tensor/host-tensor.ts';
 import { at, elementCount } from '../tensor/shape.ts';
@@ -63,7 +64,8 @@ const defaultFrames = { extend: 16, between: 12 } as const;
 
 /**
  * Plans to extend a video; goes through it once.
- * @throws RequestError naming the first field whose value cannot be used.
+ * @throws RequestError naming the first field whose value cannot be used; UserError when the video cannot be read, or is
+ * too short.
  */
 export async function planExtend(
   model: VideoModel,
@@ -141,7 +143,7 @@ async function planEdit(model: VideoModel, edit: Edit, signal: AbortSignal | und
   );
   if (after !== undefined && layout.after?.groups === 0) {
     const needed = layout.after.skip + stride;
-    throw new RequestError('video', `${after.name} has ${endsAfter?.count} frames; give at least ${needed}`);
+    throw new UserError(`${after.name}: has ${endsAfter?.count} frames; give at least ${needed}`);
   }
   const total = [shown.before && endsBefore, shown.after && endsAfter].reduce(
     (sum, given) => sum + (given?.count ?? 0),

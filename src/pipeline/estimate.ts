@@ -1,5 +1,6 @@
 import { evaluationsOf } from '../diffusion/samplers.ts';
 import { timestepSchedule, timestepShift } from '../diffusion/timesteps.ts';
+import type { Executor } from '../executors/executor.ts';
 import { type LatentShape, latentShapeOf } from '../models/latent-spec.ts';
 import { latentPositions, type TimeHeightWidth } from '../models/transformer/config.ts';
 import { gridOf } from '../models/transformer/patches.ts';
@@ -29,14 +30,16 @@ export interface Estimate {
 /** The cost of a generation. */
 export function estimateGeneration(model: VideoModel, plan: GenerationPlan): Estimate {
   const { settings, extent, from, preview } = plan;
+  // What does not begin at noise begins at a video that is encoded.
   const pass = (size: Size, begin: number): Pass => ({
     shape: latentShapeOf(model.latent, extent.frames, size),
     from: begin,
     decoded: extent.frames,
+    encoded: begin < 1 ? extent.frames : 0,
     size,
   });
-  const full = { ...pass(extent, from), ...(from < 1 && { encoded: extent.frames }) };
-  return estimate(model, settings, preview === undefined ? [full] : [full, pass(preview, 1)]);
+  const full = pass(extent, from);
+  return estimate(model, settings, preview === undefined ? [full] : [full, pass(preview, preview.from)]);
 }
 
 /** The cost of an edit. */
@@ -87,7 +90,7 @@ function estimate(
     textTokens: model.field.textTokensOf(settings.prompt),
     evaluations,
     memory: baseBytes + weightCopies * model.weightBytes + peakSlack * peak,
-    seconds: startSeconds + operations / operationsPerSecond(model.executor.name),
+    seconds: startSeconds + operations / operationsPerSecond(model.executor),
   };
 }
 
@@ -114,8 +117,8 @@ const peakSlack = 5;
 const startSeconds = 1.5;
 
 /** What devices do in a second, in practice: of the CPU measured, of the others a guess from their class. */
-function operationsPerSecond(executor: string): number {
-  if (executor.startsWith('onnx cpu')) return 35e9 * navigator.hardwareConcurrency;
-  if (executor.startsWith('onnx')) return 1e12;
-  return executor.startsWith('nvidia') ? 3e13 : 3e7;
+function operationsPerSecond({ name, threads = navigator.hardwareConcurrency }: Executor): number {
+  if (name.startsWith('onnx cpu')) return 35e9 * Math.min(threads, navigator.hardwareConcurrency);
+  if (name.startsWith('onnx')) return 1e12;
+  return name.startsWith('nvidia') ? 3e13 : 3e7;
 }

@@ -33,6 +33,15 @@ export interface GenerateRequest extends SamplingRequest, ExtentRequest {
   readonly preview?: boolean;
 }
 
+/** What planning must know of a video: its pixels are not needed. */
+export type VideoForm = Omit<Video, 'data' | 'timestamps'>;
+
+/** A {@link GenerateRequest} whose image and video may not have been read yet. */
+export type PlannedRequest = Omit<GenerateRequest, 'image' | 'video'> & {
+  readonly image?: VideoForm;
+  readonly video?: VideoForm;
+};
+
 /** {@link RunHooks}, and what is shown on the way. */
 export interface GenerateHooks extends RunHooks {
   /** Given the small video of a request with a preview, before it is refined. */
@@ -45,8 +54,8 @@ export interface GenerationPlan {
   readonly extent: Extent;
   /** Timestep at which sampling begins; below 1 for a video that is changed, and after a preview. */
   readonly from: number;
-  /** Size of the video that is made first and refined. */
-  readonly preview?: Size;
+  /** The video that is made first and refined: its size, and the timestep at which its own sampling begins. */
+  readonly preview?: Size & { readonly from: number };
 }
 
 const defaultStrength = 0.6;
@@ -58,7 +67,7 @@ const refineFrom = 0.6;
  * Checks a request and says what it comes to.
  * @throws RequestError naming the first field whose value cannot be used.
  */
-export function planGeneration(model: Pick<VideoModel, 'stride'>, request: GenerateRequest): GenerationPlan {
+export function planGeneration(model: Pick<VideoModel, 'stride'>, request: PlannedRequest): GenerationPlan {
   const { image, video, strength } = request;
   const settings = samplingSettings(request);
   const extent = extentOf(video === undefined ? request : extentLike(video, request), model.stride);
@@ -71,7 +80,7 @@ export function planGeneration(model: Pick<VideoModel, 'stride'>, request: Gener
   }
   const from = video === undefined ? 1 : (strength ?? defaultStrength);
   if (request.preview !== true) return { settings, extent, from };
-  const preview = previewSize(extent, model.stride);
+  const preview = { ...previewSize(extent, model.stride), from };
   return { settings, extent, from: Math.min(from, refineFrom), preview };
 }
 
@@ -101,7 +110,7 @@ export async function* generate(
 }
 
 /** What a request leaves open is as in the video. */
-function extentLike({ width, height, rate, frames }: Video, request: ExtentRequest): ExtentRequest {
+function extentLike({ width, height, rate, frames }: VideoForm, request: ExtentRequest): ExtentRequest {
   const own = { size: { width, height }, rate, ...request };
   return request.seconds === undefined ? { ...own, frames: request.frames ?? frames } : own;
 }
@@ -118,7 +127,8 @@ async function sourceOf(
 ): Promise<Source> {
   const { image, video, preview: _preview, ...rest } = request;
   if (preview === undefined) return { ...(image && { image }), ...(video && { video }) };
-  const small = { ...rest, seed, size: preview, ...resized({ image, video }, preview) };
+  const { width, height } = preview;
+  const small = { ...rest, seed, size: { width, height }, ...resized({ image, video }, preview) };
   const pieces: Video[] = [];
   for await (const piece of generate(model, small, previewHooks(hooks))) pieces.push(piece);
   const made = joinFrames(pieces);
@@ -195,7 +205,7 @@ async function* after(first: Video, decoded: AsyncIterable<Video>, frames: numbe
   yield* blendSeam(decoded, { before: frameAt(first, 0), frames });
 }
 
-function checkImage(image: Video, extent: Extent, video: Video | undefined): void {
+function checkImage(image: VideoForm, extent: Extent, video: VideoForm | undefined): void {
   const refuse = (problem: string): never => {
     throw new RequestError('image', problem);
   };
@@ -205,7 +215,7 @@ function checkImage(image: Video, extent: Extent, video: Video | undefined): voi
   if (!sameSize(image, extent)) refuse(sizeProblem(image, extent));
 }
 
-function checkVideo(video: Video, extent: Extent): void {
+function checkVideo(video: VideoForm, extent: Extent): void {
   if (!sameSize(video, extent)) throw new RequestError('video', sizeProblem(video, extent));
   if (video.frames < extent.frames) {
     throw new RequestError('frames', `${extent.frames} are asked for, the video has ${video.frames}`);

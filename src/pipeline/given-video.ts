@@ -111,6 +111,26 @@ export async function endsOf(
   return { count, first: joinFrames(first), last };
 }
 
+/**
+ * The first frames of a video, at most so many, or all.
+ * @throws the signal's reason when it is aborted.
+ */
+export async function readFrames(
+  given: GivenVideo,
+  wanted = Number.POSITIVE_INFINITY,
+  signal?: AbortSignal,
+): Promise<Video> {
+  const pieces: Video[] = [];
+  let count = 0;
+  for await (const piece of given.frames()) {
+    signal?.throwIfAborted();
+    pieces.push(sliceFrames(piece, 0, wanted - count));
+    count += piece.frames;
+    if (count >= wanted) break;
+  }
+  return joinFrames(pieces);
+}
+
 /** A few frames without the memory of those around them. */
 function copyOf(video: Video): Video {
   return { ...video, data: video.data.slice() };

@@ -34,30 +34,34 @@ export interface VideoModelWeights {
  */
 export async function readVideoModel(folder: string): Promise<VideoModelWeights> {
   const paths = { autoencoder: pathOf(folder, 'autoencoder'), transformer: pathOf(folder, 'transformer') };
-  await Promise.all(Object.values(paths).map((path) => checkThere(folder, path)));
+  // One after the other, so that the first that lacks is named.
+  for (const path of Object.values(paths)) await checkThere(folder, path);
   const [autoencoder, transformer, digest] = await Promise.all([
     readModel(paths.autoencoder, 'autoencoder'),
     readModel(paths.transformer, 'transformer'),
     fileDigest(paths.autoencoder),
   ]);
   checkTogether(autoencoder, transformer, digest);
-  const configs = {
-    autoencoder: checkAutoencoderConfig(autoencoder.config),
-    transformer: checkTransformerConfig(transformer.config),
-  };
-  const parametersOf = <Spec extends object>(spec: Spec, { parameters, path }: StoredModel) =>
-    fitParameters(spec, parameters, path);
+  const config = checkTransformerConfig(transformer.config);
+  const { parameters, path } = transformer;
   return {
     name: folder,
-    autoencoder: {
-      config: configs.autoencoder,
-      parameters: parametersOf(autoencoderSpec(configs.autoencoder), autoencoder),
-    },
-    transformer: {
-      config: configs.transformer,
-      parameters: parametersOf(transformerSpec(configs.transformer), transformer),
-    },
+    autoencoder: autoencoderOf(autoencoder),
+    transformer: { config, parameters: fitParameters(transformerSpec(config), parameters, path) },
   };
+}
+
+/**
+ * Reads an autoencoder alone.
+ * @throws UserError when the file is missing, damaged or of another kind.
+ */
+export async function readAutoencoder(path: string): Promise<VideoModelWeights['autoencoder']> {
+  return autoencoderOf(await readModel(path, 'autoencoder'));
+}
+
+function autoencoderOf({ config, parameters, path }: StoredModel): VideoModelWeights['autoencoder'] {
+  const checked = checkAutoencoderConfig(config);
+  return { config: checked, parameters: fitParameters(autoencoderSpec(checked), parameters, path) };
 }
 
 function pathOf(folder: string, kind: 'autoencoder' | 'transformer'): string {

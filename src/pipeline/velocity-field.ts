@@ -49,18 +49,29 @@ export interface PromptVelocity extends Disposable {
 export class VelocityField implements Disposable {
   readonly #executor: Executor;
   readonly #config: TransformerConfig;
-  readonly #weights: readonly DeviceBuffer[];
+  readonly #own: readonly DeviceBuffer[];
+  readonly #weights: () => readonly DeviceBuffer[];
   readonly #compiled = new Map<string, Compiled>();
 
-  /** @param parameters weights of `transformerSpec(config)`, such as a model file holds. */
+  /**
+   * @param parameters weights of `transformerSpec(config)`, such as a model file holds; or a function that gives those that
+   * are on the executor now, as in a training, which stay their owner's.
+   */
   constructor(
     executor: Executor,
     config: TransformerConfig,
-    parameters: TreeOf<TransformerSpec, HostTensor>,
+    parameters: TreeOf<TransformerSpec, HostTensor> | (() => TreeOf<TransformerSpec, DeviceBuffer>),
   ) {
     this.#executor = executor;
     this.#config = config;
-    this.#weights = leaves(uploadTree(executor, parameters)) as DeviceBuffer[];
+    if (typeof parameters === 'function') {
+      this.#own = [];
+      this.#weights = () => leaves(parameters()) as DeviceBuffer[];
+    } else {
+      const own = leaves(uploadTree(executor, parameters)) as DeviceBuffer[];
+      this.#own = own;
+      this.#weights = () => own;
+    }
   }
 
   /**
@@ -106,7 +117,7 @@ export class VelocityField implements Disposable {
   [Symbol.dispose](): void {
     for (const { executable } of this.#compiled.values()) drop(executable);
     this.#compiled.clear();
-    disposeAll([...this.#weights]);
+    disposeAll([...this.#own]);
   }
 
   /** Text tokens of a prompt, f32 [1, N, width]. */
@@ -119,7 +130,7 @@ export class VelocityField implements Disposable {
       const inputs = scope.own(uploadTree(this.#executor, textInputsOf(sequence)));
       const executable = await encoder.executable;
       const outputs = await this.#executor.run(executable, [
-        ...this.#weights,
+        ...this.#weights(),
         ...leaves(inputs),
       ] as DeviceBuffer[]);
       const tokens = toFloat32(await this.#executor.download(at(scope.own([...outputs]), 0)));
@@ -139,7 +150,7 @@ export class VelocityField implements Disposable {
     using scope = new BufferScope();
     const changing = [patches, fromFloat32('f32', [1, timesteps.length], timesteps)];
     const inputs = scope.own(uploadTree(this.#executor, changing));
-    const outputs = await this.#executor.run(step, [...this.#weights, ...fixed, ...inputs]);
+    const outputs = await this.#executor.run(step, [...this.#weights(), ...fixed, ...inputs]);
     scope.own([...outputs]);
     return toFloat32(await this.#executor.download(at(outputs, 0)));
   }

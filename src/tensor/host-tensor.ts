@@ -64,6 +64,19 @@ export function hostTensor<D extends DType>(dtype: D, shape: Shape, data: HostAr
   return unchecked(dtype, shape, data);
 }
 
+/**
+ * A tensor over part of a buffer, from byte `offset` on, which is not copied.
+ * @throws RangeError if it does not lie within the buffer, or not at a multiple of its element's bytes.
+ */
+export function tensorIn<D extends DType>(
+  buffer: ArrayBufferLike,
+  offset: number,
+  dtype: D,
+  shape: Shape,
+): HostTensor<D> {
+  return unchecked(dtype, shape, new constructors[dtype](buffer, offset, elementCount(shape)));
+}
+
 /** The bytes of a tensor as they are in memory: a view, not a copy. Little-endian, as on every platform we run on. */
 export function bytesOf(tensor: HostTensor): Uint8Array {
   const { buffer, byteOffset, byteLength } = tensor.data;

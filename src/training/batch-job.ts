@@ -23,15 +23,26 @@ export type BatchJob =
     }
   | { readonly kind: 'worlds'; readonly data: WorldsData };
 
+/** A maker and the files that it reads. */
+export interface OpenBatchMaker extends AsyncDisposable {
+  readonly make: BatchMaker;
+}
+
 /** Opens what a job's batches are made of. */
-export async function openBatchMaker(job: BatchJob): Promise<BatchMaker> {
+export async function openBatchMaker(job: BatchJob): Promise<OpenBatchMaker> {
   switch (job.kind) {
     case 'autoencoder':
-      return autoencoderBatchMaker(job.config, job.recipe);
-    case 'transformer':
-      // Open as long as the thread lives: the end of the thread closes the files.
-      return transformerBatchMaker(job.config, job.recipe, await LatentCache.open(job.cache));
+      return withoutFiles(autoencoderBatchMaker(job.config, job.recipe));
+    case 'transformer': {
+      const cache = await LatentCache.open(job.cache);
+      const make = transformerBatchMaker(job.config, job.recipe, cache);
+      return { make, [Symbol.asyncDispose]: () => cache[Symbol.asyncDispose]() };
+    }
     case 'worlds':
-      return worldBatchMaker(job.data);
+      return withoutFiles(worldBatchMaker(job.data));
   }
+}
+
+function withoutFiles(make: BatchMaker): OpenBatchMaker {
+  return { make, [Symbol.asyncDispose]: () => Promise.resolve() };
 }

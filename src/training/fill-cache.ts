@@ -1,3 +1,4 @@
+import { resolve } from 'node:path';
 import {
   type ClipToCache,
   clipsPerShard,
@@ -52,7 +53,7 @@ export async function fillLatentCache(
   { threads, signal, onClips }: FillOptions,
 ): Promise<boolean> {
   const header = await cacheHeader(data, autoencoder);
-  const missing = await prepareLatentCache(folder, header);
+  const missing = await prepareLatentCache(folder, header, resolve(autoencoder));
   if (missing.length === 0) return true;
   const model = await readModel(autoencoder, 'autoencoder');
   const config = checkAutoencoderConfig(model.config);

@@ -246,6 +246,8 @@ class Loop {
     if (asked > 0) this.#isStopAgreed = true;
     const { loss = Number.NaN, gradientNorm = Number.NaN } = metrics;
     if (!Number.isFinite(loss) || !Number.isFinite(gradientNorm)) await this.#stopAt(step, metrics, batch);
+    // The step was read, so nothing reads its batch any more.
+    this.#run.pool.recycle(batch);
     this.#run.onStep?.(step);
     const { recipe } = this.#run;
     if (step % recipe.intervals.log !== 0 && step !== this.#until) return;

@@ -17,6 +17,9 @@ export interface ReportPaths {
   readonly samples: string;
 }
 
+/** In the folder of samples: what the rows of its sheets are, a list in JSON. */
+export const captionsFile = 'rows.json';
+
 const mostPoints = 400;
 const newestSamples = 4;
 
@@ -29,7 +32,8 @@ export async function writeReport({ report, samples }: ReportPaths, content: Rep
       data: (await readFile(join(samples, name))).toString('base64'),
     })),
   );
-  await writeFileAtomic(report, reportHtml(content, pictures));
+  const captions = await readFile(join(samples, captionsFile), 'utf8').catch(() => '[]');
+  await writeFileAtomic(report, reportHtml(content, pictures, JSON.parse(captions) as string[]));
 }
 
 /** A sample sheet: its name and its PNG in base64. */
@@ -38,8 +42,12 @@ export interface SamplePicture {
   readonly data: string;
 }
 
-/** The report's text. */
-export function reportHtml({ title, lines }: ReportContent, pictures: readonly SamplePicture[]): string {
+/** The report's text. @param captions what the rows of the sheets are. */
+export function reportHtml(
+  { title, lines }: ReportContent,
+  pictures: readonly SamplePicture[],
+  captions: readonly string[] = [],
+): string {
   const last = lines.at(-1);
   const names = [...new Set(lines.flatMap((line) => Object.keys(line)))].filter((name) => name !== 'step');
   const summary =
@@ -54,6 +62,8 @@ export function reportHtml({ title, lines }: ReportContent, pictures: readonly S
         `<figure><figcaption>${escaped(name)}</figcaption><img alt="" src="data:image/png;base64,${data}"></figure>`,
     )
     .join('\n');
+  const rows = captions.map((caption) => `<li>${escaped(caption)}</li>`).join('\n');
+  const legend = rows === '' ? '' : `<p>Rows of the sheets, from above:</p>\n<ol>\n${rows}\n</ol>`;
   return `<!doctype html>
 <html lang="en">
 <meta charset="utf-8">
@@ -64,6 +74,7 @@ export function reportHtml({ title, lines }: ReportContent, pictures: readonly S
 <main>
 ${charts}
 </main>
+${legend}
 ${sheets}
 </html>
 `;

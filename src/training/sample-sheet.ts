@@ -14,6 +14,7 @@ import { encodePng } from '../video/png.ts';
 import type { DeviceState } from './device-state.ts';
 import { runPaths } from './loop.ts';
 import type { AutoencoderRecipe } from './recipe.ts';
+import { captionsFile } from './report.ts';
 import { worldClip, writePixels } from './world-clips.ts';
 
 const framesShown = 7;
@@ -55,10 +56,19 @@ export function reconstructionSheet(
   };
 }
 
-/** Writes rows of evenly spaced frames as `samples/step-00001000.png` of a run's folder. */
-export async function writeSheet(folder: string, step: number, rows: readonly Video[]): Promise<void> {
+/**
+ * Writes rows of evenly spaced frames as `samples/step-00001000.png` of a run's folder.
+ * @param captions what the rows are, the same for all sheets of a run; for the report.
+ */
+export async function writeSheet(
+  folder: string,
+  step: number,
+  rows: readonly Video[],
+  captions: readonly string[] = [],
+): Promise<void> {
   const { samples } = runPaths(folder);
   await mkdir(samples, { recursive: true });
+  await writeFileAtomic(join(samples, captionsFile), `${JSON.stringify(captions)}\n`);
   await writeFileAtomic(join(samples, `step-${String(step).padStart(8, '0')}.png`), encodePng(sheetOf(rows)));
 }
 

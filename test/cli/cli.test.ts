@@ -184,6 +184,26 @@ describe('progress', () => {
     expect(lines.every((line: string) => line.length <= 83)).toBe(true);
   });
 
+  test('ends its line when the job fails, leaving the bar as it was, and once only', () => {
+    const failing = (screen: ReturnType<typeof terminal>) => {
+      using progress = createProgress(screen, { label: 'decoding', total: 200, unit: 'files' });
+      progress.update(50);
+      throw new Error('no more');
+    };
+    const screen = terminal(true);
+    expect(() => failing(screen)).toThrow('no more');
+    expect(screen.written.stderr).toMatch(/^\rdecoding .*50\/200 files.*\[K\n$/);
+    const ended = terminal(true);
+    {
+      using progress = createProgress(ended, { label: 'decoding', total: 200, unit: 'files' });
+      progress.finish();
+    }
+    expect(ended.written.stderr.split('\n')).toHaveLength(2);
+    const elsewhere = terminal(false);
+    expect(() => failing(elsewhere)).toThrow('no more');
+    expect(elsewhere.written.stderr.trim().split('\n')).toHaveLength(1);
+  });
+
   test('is JSON lines elsewhere', () => {
     const screen = terminal(false);
     const { state, now } = clock();

@@ -1,8 +1,9 @@
-import { spawn } from 'node:child_process';
+import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { Writable } from 'node:stream';
+import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { main } from '../../src/cli/main.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
@@ -160,6 +161,27 @@ describe('zoetrope generate', () => {
     expect(await visible()).toEqual(before);
   });
 
+  it('refuses values before it reads a video', async () => {
+    // Its head can be read, its frames cannot.
+    await writeVideo(pattern(60), at('whole.mp4'));
+    const whole = await readFile(at('whole.mp4'));
+    await writeFile(at('torn.mp4'), whole.subarray(0, Math.floor(0.6 * whole.length)));
+    const given = ['--video', at('torn.mp4'), '--out', at('never.mp4'), ...tiny()];
+    expect((await run('generate', 'x', ...given)).stderr).toMatch(/torn\.mp4: only \d+ of 60 frames/);
+    const wrong: [string[], RegExp][] = [
+      [['--size', '20x16'], /^zoetrope: --size 20x16 does not fit/],
+      [['--seconds', '1', '--frames', '5'], /^zoetrope: --seconds 1 and 5 frames/],
+      [['--guidance-interval', '0.8,0.2'], /^zoetrope: --guidance-interval 0.8 to 0.2/],
+      [['--size', '8x8', '--preview'], /^zoetrope: --preview of 8x8 pixels/],
+      [['--preview-out', at('small.png'), '--frames', '5'], /small\.png: holds one frame, not 5/],
+    ];
+    for (const [argv, message] of wrong) {
+      const { code, stderr } = await run('generate', 'x', ...given, ...argv);
+      expect(stderr).toMatch(message);
+      expect(code).toBe(2);
+    }
+  });
+
   it('refuses places and models in one line with exit code 1', async () => {
     const nowhere = await run('generate', 'x', '--out', at('no/where.mp4'), ...tiny());
     expect(nowhere).toMatchObject({
@@ -217,15 +239,26 @@ describe('edits', () => {
     expect(code).toBe(0);
   });
 
-  it('refuse what cannot be fitted with exit code 2', async () => {
+  it('refuse values by the names of options with exit code 2, files with 1', async () => {
     await writeVideo(pattern(3), at('short.mp4'));
     const out = ['--out', at('never.mp4'), ...tiny()];
     const { code, stderr } = await run('extend', at('short.mp4'), '--backward', ...out);
     expect([code, stderr]).toEqual([
-      2,
-      expect.stringMatching(/short\.mp4 has 3 frames; give at least \d\n$/),
+      1,
+      expect.stringMatching(/^zoetrope: \S*short\.mp4: has 3 frames; give at least \d\n$/),
     ]);
-    expect(await run('loop', at('clip.mp4'), '--size', '9x9', ...out)).toMatchObject({ code: 2, stdout: '' });
+    const clip = at('clip.mp4');
+    const wrong: [string[], RegExp][] = [
+      [['loop', clip, '--size', '9x9'], /^zoetrope: --size 9x9 does not fit; /],
+      [['extend', clip, '--guidance-interval', '0.8,0.2'], /^zoetrope: --guidance-interval 0.8 to 0.2; /],
+      [['extend', clip, 'x'.repeat(1281)], /^zoetrope: the prompt has 1281 bytes/],
+      [['join', clip, clip, '--seconds', '1', '--frames', '5'], /^zoetrope: --seconds 1 and 5 frames; /],
+    ];
+    for (const [argv, message] of wrong) {
+      const refused = await run(...argv, ...out);
+      expect([refused.code, refused.stdout]).toEqual([2, '']);
+      expect(refused.stderr).toMatch(message);
+    }
   });
 });
 
@@ -245,6 +278,38 @@ describe('zoetrope doctor', () => {
     const text = (await run('doctor')).stdout;
     expect(text).toMatch(/^node +v/);
     expect(text).toMatch(/\ncpu +yes: onnx cpu\n/);
+  });
+});
+
+describe('a machine whose ONNX Runtime cannot be called through its library', () => {
+  it('is told so by doctor and --plan, with the reason', async () => {
+    const hook = at('no-koffi.mjs');
+    await writeFile(
+      hook,
+      `import { registerHooks } from 'node:module';
+       registerHooks({
+         resolve(name, context, next) {
+           if (name === 'koffi') throw new Error('no koffi here');
+           return next(name, context);
+         },
+       });`,
+    );
+    const zoetrope = async (...argv: string[]) =>
+      (
+        await promisify(execFile)(process.execPath, [
+          '--import',
+          hook,
+          join(root, 'bin/zoetrope.js'),
+          ...argv,
+        ])
+      ).stdout;
+    const fallback = 'by its Node package, which is slower: the library cannot be called (no koffi here)';
+    const { devices } = JSON.parse(await zoetrope('doctor', '--json'));
+    expect(devices[0]).toEqual({ device: 'cpu', executor: 'onnx cpu', fallback });
+    expect(await zoetrope('doctor')).toContain(`cpu         yes: onnx cpu ${fallback}\n`);
+    expect(await zoetrope('generate', 'a ball', '--plan', ...small, ...tiny())).toContain(
+      ` on onnx cpu ${fallback}\n`,
+    );
   });
 });
 

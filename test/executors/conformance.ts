@@ -1,6 +1,9 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import type { Executor } from '../../src/executors/executor.ts';
+import type { DeviceBuffer, Executor } from '../../src/executors/executor.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
+import { fromFloat32 } from '../../src/tensor/host-tensor.ts';
+import { at, type TensorType } from '../../src/tensor/shape.ts';
+import { trace } from '../../src/tensor/trace.ts';
 import type { ConformanceCase } from './cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from './comparison.ts';
 
@@ -10,6 +13,30 @@ export interface Conformance {
   readonly tolerance: number;
   /** Cases that this executor cannot run, `op` or `op/case name` or `op/case name/backward`, and why. */
   readonly skips?: Readonly<Record<string, string>>;
+}
+
+/** A buffer for two inputs is fine, unless what overwrites one would overwrite the other; what is refused stays as it was. */
+export async function expectDonatedOnce(executor: Executor): Promise<void> {
+  const type: TensorType = { shape: [4], dtype: 'f32' };
+  const { graph } = trace('step', (a, b, c) => [a.add(b).mul(c), b.sub(c)], type, type, type);
+  const upload = (value: number) => executor.upload(fromFloat32('f32', [4], new Float32Array(4).fill(value)));
+  const valuesOf = async (buffers: readonly DeviceBuffer[]) =>
+    await Promise.all(
+      buffers.map(async (buffer) => at((await executor.download(buffer)).data as Float32Array, 0)),
+    );
+  const [x, y] = [upload(2), upload(3)];
+  using plain = await executor.compile(graph);
+  expect(await valuesOf(await executor.run(plain, [x, y, x]))).toEqual([10, 1]);
+  for (const donate of [[0], [2], [0, 1, 2]]) {
+    using donating = await executor.compile(graph, { donate });
+    await expect(executor.run(donating, [x, y, x])).rejects.toThrow(
+      /^step: inputs 0 and 2 are one buffer, and one of them is donated; upload it twice$/,
+    );
+    expect([x.disposed, y.disposed, ...(await valuesOf([x, y]))]).toEqual([false, false, 2, 3]);
+  }
+  using donating = await executor.compile(graph, { donate: [1] });
+  expect(await valuesOf(await executor.run(donating, [x, y, x]))).toEqual([10, 1]);
+  expect([x.disposed, y.disposed]).toEqual([false, true]);
 }
 
 /** Runs every case of every table, forward and backward, on an executor and compares with the reference. */
@@ -26,6 +53,9 @@ export function describeConformance(
       executor = open();
     });
     afterAll(() => executor[Symbol.asyncDispose]());
+
+    it('refuses a buffer that is given twice when one of the two is donated', () =>
+      expectDonatedOnce(executor));
 
     for (const [table, rows] of Object.entries(tables)) {
       for (const row of rows) {

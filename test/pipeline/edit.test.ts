@@ -180,7 +180,7 @@ describe('edits', () => {
   it('refuse what cannot be fitted, before anything is sampled', async () => {
     const short = givenVideo(pattern(6), 'short.mp4');
     await expect(planExtend(model, { ...usual, video: short, frames: 6, backward: true })).rejects.toThrow(
-      'video: short.mp4 has 6 frames; give at least 7',
+      'short.mp4: has 6 frames; give at least 7',
     );
     const odd = givenVideo(pattern(9, 20), 'odd.mp4');
     await expect(planExtend(model, { ...usual, video: odd })).rejects.toThrow(/^size: 20x16 does not fit/);

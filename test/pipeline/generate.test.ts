@@ -162,7 +162,7 @@ describe('generate', () => {
     const stride = { width: 16, height: 16 };
     const plan = () => planGeneration({ stride }, { ...usual, size: { width, height }, preview: true });
     if (wide === undefined) expect(plan).toThrow('cannot be any smaller');
-    else expect(plan().preview).toEqual({ width: wide, height: high });
+    else expect(plan().preview).toMatchObject({ width: wide, height: high });
   });
 
   it('tells each step and frame, and stops at once when told to', async () => {

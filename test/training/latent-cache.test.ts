@@ -15,8 +15,11 @@ import { initialize } from '../../src/nn/parameters.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
 import { f32ToF16 } from '../../src/tensor/float16.ts';
-import { fromFloat32, toFloat32 } from '../../src/tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, toFloat32 } from '../../src/tensor/host-tensor.ts';
+import { leaves } from '../../src/tensor/tree.ts';
 import { autoencoderConfigOf } from '../../src/training/autoencoder-task.ts';
+import type { BatchMaker, BatchPlan } from '../../src/training/batch.ts';
+import type { BatchJob } from '../../src/training/batch-job.ts';
 import { openBatchPool } from '../../src/training/batch-pool.ts';
 import { fillLatentCache } from '../../src/training/fill-cache.ts';
 import { ChannelSums } from '../../src/training/latent-statistics.ts';
@@ -103,8 +106,36 @@ describe('batches of the toy transformer', () => {
     const [theirs, ours] = await Promise.all([Promise.all(some.map(pool.make)), Promise.all(some.map(here))]);
     expect(theirs).toEqual(ours);
     expect(ours[0]!.facts.fill).toBeGreaterThan(0.3);
+    await expectSharedMemory(job, plans.slice(0, 12), here);
   });
 });
+
+/** Batches in memory that is pinned are the same, use the same memory over and over, and give it back. */
+async function expectSharedMemory(job: BatchJob, plans: readonly BatchPlan[], here: BatchMaker) {
+  const pinned = new Set<SharedArrayBuffer>();
+  let count = 0;
+  const pin = (memory: SharedArrayBuffer) => {
+    pinned.add(memory);
+    count++;
+    return { [Symbol.dispose]: () => void pinned.delete(memory) };
+  };
+  {
+    await using pool = await openBatchPool(job, 2, pin);
+    for (let i = 0; i < plans.length; i += 2) {
+      const pair = plans.slice(i, i + 2);
+      const batches = await Promise.all(pair.map(pool.make));
+      expect(batches).toEqual(await Promise.all(pair.map(here)));
+      const memories = batches.flatMap(({ values }) =>
+        (leaves(values as object) as HostTensor[]).map(({ data }) => data.buffer as SharedArrayBuffer),
+      );
+      expect(new Set(memories).size).toBe(2);
+      expect(memories.every((memory) => pinned.has(memory))).toBe(true);
+      for (const batch of batches) pool.recycle(batch);
+    }
+    expect(count).toBe(2);
+  }
+  expect(pinned.size).toBe(0);
+}
 
 it('first fit passes no clip over and keeps to the budget', () => {
   const budget = { rows: 2, videoTokens: 10, textTokens: 4, segments: 3 };

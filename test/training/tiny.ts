@@ -79,7 +79,12 @@ export function tinyRun(executor: Executor, folder: string, options: TinyOptions
     model: tinyModel,
     recipe: tinyRecipe,
     planner,
-    pool: { make: tinyMaker(options), ahead: 3, [Symbol.asyncDispose]: () => Promise.resolve() },
+    pool: {
+      make: tinyMaker(options),
+      ahead: 3,
+      recycle: () => undefined,
+      [Symbol.asyncDispose]: () => Promise.resolve(),
+    },
     folder,
     identity: { kind: 'transformer', recipe: 'tiny', data: '', from: '' },
     resume: false,

@@ -171,6 +171,30 @@ describe('supervision', () => {
 
   const listing = `/proc/self/task/${process.pid}/children`;
   test.skipIf(!existsSync(listing))(
+    'a process that grows too large is killed while it works, long before it answers (skips without /proc)',
+    async () => {
+      await using small = new MediaReader({ limits: { memory: 2 ** 20, seconds: 20 } });
+      const path = folder.file('good.mp4');
+      const before = new Set(readFileSync(listing, 'utf8').split(' '));
+      const refused = refusal(small.read(path), path);
+      /** The new process, once it takes so many pages of memory. */
+      const grown = async (pages: number): Promise<number> => {
+        for (;;) {
+          const [pid] = readFileSync(listing, 'utf8')
+            .split(' ')
+            .filter((one) => one && !before.has(one));
+          if (pid !== undefined && Number(readFileSync(`/proc/${pid}/statm`, 'utf8').split(' ')[1]) > pages)
+            return Number(pid);
+          await new Promise((resolve) => setTimeout(resolve, 1));
+        }
+      };
+      // A call that does not end: what is stopped answers nothing, but its memory can be looked at.
+      process.kill(await grown(1024), 'SIGSTOP');
+      expect(await refused).toMatch(/more than 1 MB of memory/);
+    },
+  );
+
+  test.skipIf(!existsSync(listing))(
     'a process that crashes fails its request only (skips without /proc)',
     async () => {
       await using pool = new MediaReader({ processes: 2 });

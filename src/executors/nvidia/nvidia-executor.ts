@@ -104,6 +104,16 @@ export class NvidiaExecutor implements Executor {
     return new NvidiaBuffer(tensor, this.write(tensor), this.device);
   }
 
+  pin(memory: SharedArrayBuffer): Disposable {
+    const pinned = this.device.pinned.register(memory);
+    return {
+      [Symbol.dispose]: () => {
+        this.device.synchronize();
+        pinned[Symbol.dispose]();
+      },
+    };
+  }
+
   async download(buffer: DeviceBuffer): Promise<HostTensor> {
     const { address } = this.own(buffer);
     const bytes = bytesOfType(buffer);
@@ -169,6 +179,11 @@ export class NvidiaExecutor implements Executor {
     const bytes = bytesOf(tensor);
     const address = memory.allocate(bytes.length);
     if (bytes.length === 0) return address;
+    const own = pinned.addressOf(bytes);
+    if (own !== undefined) {
+      driver.check(driver.cuMemcpyHtoDAsync_v2(address, own, bytes.length, stream), 'upload');
+      return address;
+    }
     const block = pinned.take(bytes.length);
     block.bytes.set(bytes);
     driver.check(driver.cuMemcpyHtoDAsync_v2(address, block.address, bytes.length, stream), 'upload');

@@ -1,6 +1,7 @@
+import { PadSums } from '../../tensor/pad-sums.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
-import { at, type Shape, sameShape, type TensorType } from '../../tensor/shape.ts';
-import { type Node, type NodeOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
+import type { TensorType } from '../../tensor/shape.ts';
+import { type Node, operandsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Emitter, OnnxDevice, Value } from './emitter.ts';
 import { lowerNorm } from './lowerings.ts';
 import { isGemm, lowerMatmul } from './matmul.ts';
@@ -26,8 +27,11 @@ export function findFusions(
   for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)])
     reads.set(tensor, (reads.get(tensor) ?? 0) + 1);
   const isPrivate = (tensor: Tensor) => reads.get(tensor) === 1;
+  const padSums = new PadSums(isPrivate);
   const matchers: readonly Matcher[] =
-    device === 'cpu' ? [biasedMatmul, scaledNorm, tiling, sumOfSquares] : [biasedMatmul];
+    device === 'cpu'
+      ? [biasedMatmul, scaledNorm, (node) => tiling(node, padSums), sumOfSquares]
+      : [biasedMatmul];
   const found = new Map<Node, Fusion>();
   const absorbed = new Set<Node>();
   for (const node of [...nodes].reverse()) {
@@ -82,34 +86,11 @@ function scaledNorm(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion 
 }
 
 /** A sum of padded tensors that together cover an axis once, as the gradients of slices do: they are joined. */
-function tiling(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
-  if (node.op !== 'add') return undefined;
-  const absorbed: Node[] = [];
-  const pads: NodeOf<'pad'>[] = [];
-  const pending: Tensor[] = [...node.operands];
-  for (let term = pending.pop(); term !== undefined; term = pending.pop()) {
-    const inner = term.node;
-    if (!isPrivate(term)) return undefined;
-    absorbed.push(inner);
-    if (inner.op === 'add') pending.push(...inner.operands);
-    else if (inner.op === 'pad') pads.push(inner);
-    else return undefined;
-  }
-  const { shape } = at(node.results, 0);
-  const axis = shape.findIndex((_, i) => pads.some(({ attributes }) => isPadded(attributes, i)));
-  const startOf = ({ attributes }: NodeOf<'pad'>) => at(attributes.before, axis);
-  pads.sort((a, b) => startOf(a) - startOf(b));
-  let end = 0;
-  for (const pad of pads) {
-    const { attributes, operands } = pad;
-    const along = shape.map((_, i) => i).filter((i) => isPadded(attributes, i));
-    if (along.some((i) => i !== axis) || startOf(pad) !== end) return undefined;
-    if (!sameShape(at(pad.results, 0).shape, shape)) return undefined;
-    end += at(operands[0].shape, axis);
-  }
-  if (axis < 0 || end !== at(shape, axis)) return undefined;
-  const parts = pads.map(({ operands }) => operands[0]);
-  return { absorbed, lower: (emit, resolve) => emit.concat(parts.map(resolve), axis) };
+function tiling(node: Node, padSums: PadSums): Fusion | undefined {
+  const found = node.op === 'add' ? padSums.find(node.operands) : undefined;
+  if (found === undefined) return undefined;
+  const { nodes, parts, axis } = found;
+  return { absorbed: nodes, lower: (emit, resolve) => emit.concat(parts.map(resolve), axis) };
 }
 
 /** The sum of a tensor's squares, in one pass. */
@@ -126,13 +107,6 @@ function sumOfSquares(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusio
     lower: (emit, resolve, result) =>
       emit.op('ReduceSumSquare', [resolve(x), emit.integers(axes)], result, { keepdims: Number(keepDims) }),
   };
-}
-
-function isPadded(
-  { before, after }: { readonly before: Shape; readonly after: Shape },
-  axis: number,
-): boolean {
-  return at(before, axis) !== 0 || at(after, axis) !== 0;
 }
 
 /** Whether a vector has an element for each of the last axis of x. */

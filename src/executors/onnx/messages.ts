@@ -79,7 +79,8 @@ export type HostRequest =
 
 /** The answer to the request of the same number. */
 export type HostReply =
-  | { readonly id: number; readonly value?: Transfer }
+  /** `fallback`, to `start`: what runs in place of the library, and why. */
+  | { readonly id: number; readonly value?: Transfer; readonly fallback?: string }
   | { readonly id: number; readonly error: string };
 
 /** A request with its number, as it is sent. */

@@ -28,6 +28,7 @@ const pooledBytes = 2 ** 28;
  */
 export class OnnxExecutor implements Executor {
   readonly name: string;
+  readonly threads?: number;
   private readonly connection: HostConnection;
   private readonly settings: HostSettings;
   private readonly pending = new Map<number, PromiseWithResolvers<Transfer | undefined>>();
@@ -37,21 +38,33 @@ export class OnnxExecutor implements Executor {
   private nextBuffer = 0;
   private nextProgram = 0;
   private failure: Error | undefined;
+  private fallbackTold: string | undefined;
+  private readonly started: Promise<unknown>;
 
   constructor(connection: HostConnection, settings: HostSettings) {
     this.name = `onnx ${settings.device}`;
     this.connection = connection;
     this.settings = settings;
+    if (settings.threads > 0) this.threads = settings.threads;
     connection.listen(
       (reply) => {
         this.settle(reply.id, (request) => {
           if ('error' in reply) request.reject(new ExecutorError(`${this.name}: ${reply.error}`));
-          else request.resolve(reply.value);
+          else {
+            this.fallbackTold ??= reply.fallback;
+            request.resolve(reply.value);
+          }
         });
       },
       (error) => this.fail(error),
     );
-    this.tell({ kind: 'start', settings });
+    // One that fails shows in the requests after it.
+    this.started = this.ask({ kind: 'start', settings }).catch(() => undefined);
+  }
+
+  async fallback(): Promise<string | undefined> {
+    await this.started;
+    return this.fallbackTold;
   }
 
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {

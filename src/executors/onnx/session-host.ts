@@ -18,15 +18,20 @@ export type Reply = (message: HostReply, transfer: ArrayBuffer[]) => void;
 export class SessionHost<Session, Value> {
   private readonly runtime: Runtime<Session, Value>;
   private readonly isStopped: () => boolean;
+  private readonly fallback: string | undefined;
   private readonly sessions = new Map<string, Session>();
   private readonly programs = new Map<number, HostProgram>();
   private readonly buffers = new Map<number, Value>();
   private queue: Promise<void> = Promise.resolve();
 
-  /** @param isStopped whether to give up: what is not yet begun is refused. Default: never. */
-  constructor(runtime: Runtime<Session, Value>, isStopped = () => false) {
+  /**
+   * @param isStopped whether to give up: what is not yet begun is refused. Default: never.
+   * @param fallback what the runtime stands in for, and why.
+   */
+  constructor(runtime: Runtime<Session, Value>, isStopped = () => false, fallback?: string) {
     this.runtime = runtime;
     this.isStopped = isStopped;
+    this.fallback = fallback;
   }
 
   /** Serves a request after all earlier ones; `reply` is called exactly once. */
@@ -36,7 +41,9 @@ export class SessionHost<Session, Value> {
         this.checkRunning();
         const value = await this.serve(request);
         const own = value !== undefined && this.runtime.handsOver ? [value.data.buffer as ArrayBuffer] : [];
-        reply(value === undefined ? { id } : { id, value }, own);
+        const { fallback } = this;
+        const told = request.kind === 'start' && fallback !== undefined ? { fallback } : {};
+        reply(value === undefined ? { id, ...told } : { id, value }, own);
       } catch (error) {
         reply({ id, error: error instanceof Error ? error.message : String(error) }, []);
       }

@@ -16,6 +16,8 @@ const prototypes = {
   cuMemFree_v2: ['int', 'pointer'],
   cuMemHostAlloc: ['int', 'pointer', 'size', 'uint'],
   cuMemFreeHost: ['int', 'pointer'],
+  cuMemHostRegister_v2: ['int', 'pointer', 'size', 'uint'],
+  cuMemHostUnregister: ['int', 'pointer'],
   cuMemcpyHtoDAsync_v2: ['int', 'pointer', 'pointer', 'size', 'pointer'],
   cuMemcpyDtoHAsync_v2: ['int', 'pointer', 'pointer', 'size', 'pointer'],
   cuMemcpyDtoDAsync_v2: ['int', 'pointer', 'pointer', 'size', 'pointer'],

@@ -183,6 +183,11 @@ export class NativeMemory {
   }
 }
 
+/** Where shared memory lies. It does not move, but whoever uses the address keeps the memory. */
+export function addressOf(memory: SharedArrayBuffer): bigint {
+  return koffi.address(memory);
+}
+
 /** Memory of the system, such as pinned memory of the driver, as bytes. */
 export function bytesAt(address: bigint, byteLength: number): Uint8Array {
   return new Uint8Array(koffi.view(address, byteLength));

@@ -1,5 +1,6 @@
 import { concat } from '../../../tensor/functions.ts';
 import { makeGraph } from '../../../tensor/graph.ts';
+import { type JoinedPads, PadSums } from '../../../tensor/pad-sums.ts';
 import { rewriteNodes } from '../../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
 import {
@@ -29,6 +30,7 @@ export type IsNarrow = (node: Node) => boolean;
  */
 export function prepare(graph: Graph, isNarrow: IsNarrow = () => false): Graph {
   const shared = new Shared();
+  const padSums = new PadSums();
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
     const first = operands[0];
     if (first === undefined) return undefined;
@@ -46,7 +48,7 @@ export function prepare(graph: Graph, isNarrow: IsNarrow = () => false): Graph {
         // The backward pass repeats the slices that the forward pass made.
         return [shared.same(applyOne('slice', [first], node.attributes))];
       case 'add':
-        return joinedPads(operands) ?? addedParts(operands);
+        return joinedPads(padSums.find(operands)) ?? addedParts(operands);
       default:
         return undefined;
     }
@@ -113,26 +115,8 @@ function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: Shared): readon
   return [shared.same(x.sum(axes, keepDims))];
 }
 
-/** Paddings of one axis whose insides lie end to end, added up: their insides joined. */
-function joinedPads(operands: readonly Tensor[]): readonly Tensor[] | undefined {
-  const pads = operands.flatMap(padsIn);
-  const axis = pads.map(paddedAxis).reduce((a, b) => (a === b ? a : undefined));
-  if (axis === undefined) return undefined;
-  const { shape } = at(operands, 0);
-  if (!pads.every((pad) => sameShape(at(resultsOf(pad), 0).shape, shape))) return undefined;
-  const sorted = pads.sort((a, b) => at(a.attributes.before, axis) - at(b.attributes.before, axis));
-  let end = 0;
-  for (const pad of sorted) {
-    if (at(pad.attributes.before, axis) !== end) return undefined;
-    end += at(pad.operands[0].shape, axis);
-  }
-  if (end !== at(shape, axis)) return undefined;
-  return [
-    concat(
-      sorted.map((pad) => pad.operands[0]),
-      axis,
-    ),
-  ];
+function joinedPads(found: JoinedPads | undefined): readonly Tensor[] | undefined {
+  return found && [concat(found.parts, found.axis)];
 }
 
 /** The sum of two tensors whose parts are equally large: the sums of the parts, joined. */
@@ -151,20 +135,6 @@ function addedParts([a, b]: readonly Tensor[]): readonly Tensor[] | undefined {
       axis,
     ),
   ];
-}
-
-/** The paddings that a sum adds up; what is none stands for itself as one that no axis fits. */
-function padsIn(tensor: Tensor): NodeOf<'pad'>[] {
-  const { node } = tensor;
-  if (node.op === 'add') return node.operands.flatMap(padsIn);
-  return node.op === 'pad' ? [node] : [nothing];
-}
-
-const nothing = { attributes: { before: [], after: [] } } as unknown as NodeOf<'pad'>;
-
-function paddedAxis({ attributes: { before, after } }: NodeOf<'pad'>): number | undefined {
-  const axes = before.flatMap((size, axis) => (size > 0 || at(after, axis) > 0 ? [axis] : []));
-  return axes.length === 1 ? axes[0] : undefined;
 }
 
 /** Finds sums and slices that a graph computes more than once, by what they are computed from. */
