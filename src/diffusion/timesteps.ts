@@ -1,20 +1,21 @@
 import { fold, type Key, normal, uniform } from '../random/philox.ts';
 import { at } from '../tensor/shape.ts';
 
-/** Shifts end here, in both directions. */
+/** Latent positions of a sample whose timesteps are not shifted: half a still of 64x64 pixels. */
+const unshiftedPositions = 32;
+/** Shifts end here, at 2048 latent positions. */
 const largestShift = 8;
 /** Share of timesteps that are drawn uniformly, so that the ends of the path are trained too. */
 const uniformShare = 0.1;
 
 /**
- * How far timesteps move toward noise: sqrt(positions / unshifted), 1/8 to 8. Neighbouring positions are alike, so a sample
- * of more of them is still readable at a timestep that hides one of few (Esser et al. 2024, SD3, section 5.3.2, eq. 23).
+ * How far timesteps move toward noise: sqrt(positions / 32), 1 to 8. Neighbouring positions are alike, so a sample of more
+ * of them is still readable at a timestep that hides one of few (Esser et al. 2024, SD3, section 5.3.2, eq. 23).
  *
  * @param positions latent positions of the sample, which do not depend on how they are cut into patches.
- * @param unshifted positions of a sample whose timesteps are not shifted; the model's configuration has it.
  */
-export function timestepShift(positions: number, unshifted: number): number {
-  return Math.min(largestShift, Math.max(1 / largestShift, Math.sqrt(positions / unshifted)));
+export function timestepShift(positions: number): number {
+  return Math.min(largestShift, Math.max(1, Math.sqrt(positions / unshiftedPositions)));
 }
 
 /** s t / (1 + (s - 1) t) (SD3, eq. 23): keeps 0 and 1. */
@@ -31,15 +32,15 @@ export function unshiftTimestep(t: number, shift: number): number {
  * A timestep for one sample of training: logistic(normal), shifted for its size; one in ten uniform instead,
  * shifted too (SD3, section 3.1, logit-normal with mean 0 and deviation 1).
  *
- * @param shift from {@link timestepShift}.
+ * @param positions latent positions of the sample.
  * @returns above 0, below 1.
  */
-export function drawTimestep(key: Key, shift: number): number {
+export function drawTimestep(key: Key, positions: number): number {
   const [choice, even] = uniform(fold(key, 'timestep'), 2);
   const logit = at(normal(fold(key, 'logit'), 1), 0);
   const t =
     (choice ?? 1) < uniformShare ? ((even ?? 0) * 2 ** 24 + 0.5) / 2 ** 24 : 1 / (1 + Math.exp(-logit));
-  return shiftTimestep(t, shift);
+  return shiftTimestep(t, timestepShift(positions));
 }
 
 /**

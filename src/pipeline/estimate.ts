@@ -71,8 +71,7 @@ function estimate(
   for (const pass of passes) {
     const grid = gridOfPass(pass);
     const positions = latentPositions(model.config, videoTokensOf(grid));
-    const shift = timestepShift(positions, model.config.unshiftedPositions);
-    const count = evaluationsOfPass(settings, shift, pass.from);
+    const count = evaluationsOfPass(settings, positions, pass.from);
     const step = model.field.costOf(settings.prompt, grid);
     const [decoding, encoding] = (['decode', 'encode'] as const).map((way) =>
       model.codec.costOf(way, pass.size),
@@ -95,7 +94,8 @@ function estimate(
 }
 
 /** Evaluations of a sampling from timestep `from`: twice as many where guidance acts. */
-function evaluationsOfPass(settings: SamplingSettings, shift: number, from: number): number {
+function evaluationsOfPass(settings: SamplingSettings, positions: number, from: number): number {
+  const shift = timestepShift(positions);
   const steps = stepsOfRun(settings.steps, shift, from);
   if (steps === 0) return 0;
   const [low, high] = settings.guidanceInterval;

@@ -59,8 +59,7 @@ export async function sampleLatents(
   const { shape, start } = passage;
   const grid = gridOf(config, [shape[0], shape[1], shape[2]]);
   const x = patchify(config, startOf(passage, settings.seed));
-  const positions = latentPositions(config, videoTokensOf(grid));
-  const shift = timestepShift(positions, config.unshiftedPositions);
+  const shift = timestepShift(latentPositions(config, videoTokensOf(grid)));
   const schedule = scheduleFrom(settings.steps, shift, start?.from ?? 1);
   const steps = schedule.length - 1;
   onStep?.(0, steps);

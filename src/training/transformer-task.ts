@@ -1,7 +1,7 @@
 import type { CachedCaptions, LatentCache } from '../data/latent-cache.ts';
 import { type FlowBatch, flowLoss } from '../diffusion/flow.ts';
 import { drawKnownFrames } from '../diffusion/known-frames.ts';
-import { drawTimestep, timestepShift } from '../diffusion/timesteps.ts';
+import { drawTimestep } from '../diffusion/timesteps.ts';
 import { UserError } from '../errors.ts';
 import { type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
 import { captionBytes, captionTokens } from '../models/text/caption-bytes.ts';
@@ -174,8 +174,7 @@ async function openSample(
   const latents = await cache.read(clip);
   const grid = gridOfShape(config, latents.shape);
   const own = fold(key, position);
-  const positions = latentPositions(config, videoTokensOf(grid));
-  const timestep = drawTimestep(own, timestepShift(positions, config.unshiftedPositions));
+  const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)));
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const inFrame = grid[1] * grid[2];
   const timesteps = new Float32Array(videoTokensOf(grid));

@@ -74,7 +74,7 @@ describe('samplers', () => {
 describe('schedules', () => {
   it('begin where told, end at 0 and descend, denser at the noise the greater the shift', () => {
     for (const from of [1, 0.85, 0.2]) {
-      const schedule = timestepSchedule(10, timestepShift(448, 32), from);
+      const schedule = timestepSchedule(10, timestepShift(448), from);
       expect([schedule.length, schedule[0], schedule[10]]).toEqual([11, from, 0]);
       for (let i = 0; i < 10; i++) expect(schedule[i]).toBeGreaterThan(schedule[i + 1]!);
     }

@@ -21,7 +21,6 @@ const config: TransformerConfig = {
   layers: 2,
   hidden: 48,
   text: { width: 16, headSize: 8, layers: 1, hidden: 24 },
-  unshiftedPositions: 32,
 };
 const key = keyFromSeed(5);
 const channels = patchChannels(config);

@@ -31,7 +31,6 @@ const transformer: TransformerConfig = {
   layers: 2,
   hidden: 48,
   text: { width: 16, headSize: 16, layers: 1, hidden: 32 },
-  unshiftedPositions: 32,
 };
 
 /** Values everywhere, zeros nowhere: each part of a model has an effect. */

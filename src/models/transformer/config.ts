@@ -19,16 +19,7 @@ export interface TransformerConfig {
   /** Hidden units of the feed-forward layers. */
   readonly hidden: number;
   readonly text: TextConfig;
-  /**
-   * Latent positions of a sample whose timesteps are not shifted: training and sampling move those of larger ones toward
-   * noise and those of smaller ones toward data. 32 for latents whose directions vary alike; more for latents in the metric
-   * of pixels, of which a few directions outlast much noise.
-   */
-  readonly unshiftedPositions: number;
 }
-
-/** What it was before configurations held it. */
-const firstUnshiftedPositions = 32;
 
 function preset(
   width: number,
@@ -45,7 +36,6 @@ function preset(
     layers,
     hidden: 4 * width,
     text: { width: textWidth, headSize: 64, layers: textLayers, hidden: 4 * textWidth },
-    unshiftedPositions: firstUnshiftedPositions,
   };
 }
 
@@ -99,7 +89,6 @@ export function checkTransformerConfig(value: unknown): TransformerConfig {
       layers: count('text.layers', text('layers')),
       hidden: count('text.hidden', text('hidden')),
     },
-    unshiftedPositions: count('unshiftedPositions', entry('unshiftedPositions') ?? firstUnshiftedPositions),
   };
   checkHeads('', config, 16);
   checkHeads('text.', config.text, 2);
