@@ -93,7 +93,11 @@ function sumUnit(node: NodeOf<'sum' | 'max'>, context: FusionContext): readonly 
   if (length === 1 || length > longestRow) return undefined;
   const output = resultOf(node as Node);
   if (axes.length === 1 && axes[0] === x.rank - 1) return [unitOf('row', x, output, context)];
-  const isColumn = node.op === 'sum' && axes.length === x.rank - 1 && !axes.includes(x.rank - 1);
+  // Axes of size 1 may be among those summed over, or not.
+  const isColumn =
+    node.op === 'sum' &&
+    !axes.includes(x.rank - 1) &&
+    x.shape.slice(0, -1).every((size, axis) => size === 1 || axes.includes(axis));
   return isColumn && axes.length > 0 ? [unitOf('column', x, output, context)] : undefined;
 }
 
