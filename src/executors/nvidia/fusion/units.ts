@@ -1,4 +1,3 @@
-import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import { isPointwise, type KernelContext, resultOf } from '../plain/expression.ts';
@@ -118,12 +117,13 @@ function isWrittenInParts(node: NodeOf<'concat'>, context: FusionContext): boole
 
 /** How a unit reads memory when it is computed over some rows. */
 export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): readonly Read[] {
-  const { isInlined, isRepeated, isView, indexType } = context;
+  const { isInlined, isRepeated, isView, indexType, storage } = context;
   const writer = new RowWriter({
     space,
     vector: 1,
     held: undefined,
     indexType,
+    storage,
     isComputed: (tensor) =>
       (tensor.node === unit.expression.node && unit.kind === 'pointwise') ||
       isInlined(tensor) ||
@@ -134,9 +134,4 @@ export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): re
   const isNarrow = unit.count !== space.rows * space.length;
   writer.expression.element(unit.expression, isNarrow ? writer.narrow(shape) : writer.home(shape));
   return writer.reads;
-}
-
-/** Bytes of a tensor. */
-export function tensorBytes({ shape, dtype }: Tensor): number {
-  return elementCount(shape) * bytesPerElement(dtype);
 }
