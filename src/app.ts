@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
-import type { Executor } from './executors/executor.ts';
+import type { Executor, Precision } from './executors/executor.ts';
 import type { ProcessGroup } from './executors/process-group.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
 import { VideoModel } from './pipeline/video-model.ts';
@@ -25,18 +25,25 @@ export interface DeviceOptions {
    * Default: this one alone.
    */
   readonly processes?: ProcessGroup | undefined;
+  /** Precision of the `nvidia` device; default `tf32`. Others have but their own. */
+  readonly precision?: Precision;
 }
 
 /**
  * Opens the executor for a device, loading nothing of the others. Dispose it to free its memory and threads.
- * @throws UserError for a name that is none of {@link devices}, and when there is no NVIDIA GPU or its libraries lack.
+ * @throws UserError for a name that is none of {@link devices}, for a precision that the device does not offer, and when
+ * there is no NVIDIA GPU or its libraries lack.
  */
 export async function openExecutor(
   device: DeviceName = 'cpu',
-  { threads = 0, gpu = 0, processes }: DeviceOptions = {},
+  { threads = 0, gpu = 0, processes, precision }: DeviceOptions = {},
 ): Promise<Executor> {
   if (processes !== undefined && (device === 'cpu' || device === 'webgpu'))
     throw new UserError(`device ${device}: serves one process alone; use --device nvidia`);
+  if (precision !== undefined && device !== 'nvidia')
+    throw new UserError(
+      `device ${device} offers no precision ${precision}; use device nvidia or leave it out`,
+    );
   switch (device) {
     case 'reference': {
       const { ReferenceExecutor } = await import('./executors/reference/reference-executor.ts');
@@ -50,7 +57,7 @@ export async function openExecutor(
     case 'nvidia': {
       const { openNvidiaExecutor } = await import('./executors/nvidia/open.ts');
       try {
-        return await openNvidiaExecutor({ device: gpu, processes });
+        return await openNvidiaExecutor({ device: gpu, processes, ...(precision && { precision }) });
       } catch (error) {
         throw new UserError(`device nvidia: ${error instanceof Error ? error.message : String(error)}`);
       }
@@ -84,7 +91,7 @@ export async function testDevice(
 export type DeviceChoice = DeviceName | 'auto';
 
 /**
- * {@link openExecutor}, where the choice may be left to what the machine has.
+ * {@link openExecutor}, where the choice may be left to what the machine has; a precision then counts on a GPU alone.
  * @throws UserError as {@link openExecutor}; never for `auto`.
  */
 export async function openDevice(
@@ -94,10 +101,11 @@ export async function openDevice(
   if (device !== 'auto') return await openExecutor(device, options);
   const libraries = await reportNvidiaLibraries();
   if (libraries.every(({ path, isOptional }) => path !== undefined || isOptional)) {
-    const executor = await openExecutor('nvidia').catch(() => undefined);
+    const executor = await openExecutor('nvidia', options).catch(() => undefined);
     if (executor !== undefined) return executor;
   }
-  return await openExecutor('cpu', options);
+  const { threads } = options;
+  return await openExecutor('cpu', threads === undefined ? {} : { threads });
 }
 
 /** Where models that are called by name are: `weights/NAME` of the package. */
@@ -154,6 +162,6 @@ export async function reportNvidiaLibraries(): Promise<
     return reportLibraries();
   } catch (error) {
     // Nothing can be called on a platform without koffi.
-    return [{ name: 'koffi', problem: error instanceof Error ? error.message : String(error) }];
+    return [{ name: 'koffi', isOptional: false, problem: error instanceof Error ? error.message : String(error) }];
   }
 }

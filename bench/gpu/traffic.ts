@@ -1,21 +1,24 @@
 /**
  * `node bench/gpu/traffic.ts [autoencoder|transformer] [recipe] [rows]`: kernels of a training step and the bytes that
- * they read and write, for a kernel for each node and for fused kernels, without a GPU. Each kernel counts each tensor
+ * they read and write, for a kernel for each node and for fused kernels, in f32 and in bf16, without a GPU; then what the
+ * precision `bf16` keeps in memory, and why. Each kernel counts each tensor
  * once, of what slices are cut from the slices; libraries are counted, but not their bytes.
  */
 
 import type { LatentCache } from '../../src/data/latent-cache.ts';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
-import type { Partition } from '../../src/executors/nvidia/kernel.ts';
+import type { Partition, Stage } from '../../src/executors/nvidia/kernel.ts';
+import { narrowed, storageReport } from '../../src/executors/nvidia/narrowing.ts';
 import { partition } from '../../src/executors/nvidia/plain/partition.ts';
 import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
+import { ownStorage, type Storage } from '../../src/executors/nvidia/storage.ts';
 import { transformerPresets } from '../../src/models/transformer/config.ts';
 import { bytesPerElement } from '../../src/tensor/dtype.ts';
 import { makeGraph } from '../../src/tensor/graph.ts';
 import { inlineCalls } from '../../src/tensor/rewrite.ts';
 import { formatType, type TensorType } from '../../src/tensor/shape.ts';
-import type { Node } from '../../src/tensor/tensor.ts';
+import type { Node, Tensor } from '../../src/tensor/tensor.ts';
 import {
   autoencoderConfigOf,
   autoencoderPlanner,
@@ -52,18 +55,24 @@ const libraries: readonly Node['op'][] = [
 
 const { graph, donate } = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-report('plain', inlined, partition);
-const isNarrow = ({ op }: Node) => op === 'attention' || op === 'attentionGradient';
-report('fused, attention given bf16', prepare(inlined, isNarrow), fusedPartition);
+const takes = ({ op }: Node) => libraries.includes(op);
+const asTyped = (given: typeof graph) => ({ graph: given, storage: ownStorage });
+report('f32, a kernel for each node', asTyped(inlined), partition);
+report('f32, fused', asTyped(prepare(inlined)), fusedPartition);
+const narrow = narrowed(prepare(inlined), takes);
+const stages = report('bf16, fused', narrow, fusedPartition);
+for (const { dtype, reason, tensors, bytes } of storageReport(stages, narrow))
+  console.log(`${gigabytes(bytes).padStart(10)} ${dtype} ${reason}, ${tensors} tensors`);
 
-function report(name: string, given: typeof graph, cut: Partition): void {
+function report(
+  name: string,
+  { graph: given, storage }: { readonly graph: typeof graph; readonly storage: Storage },
+  cut: Partition,
+): readonly Stage[] {
   const start = performance.now();
-  const stages = cut(given, { takes: ({ op }) => libraries.includes(op) });
-  const { arenaBytes } = planProgram(given, stages, donate, () => ({
-    scratch: [],
-    kernels: [],
-    bind: () => [],
-  }));
+  const stages = cut(given, { takes, storage });
+  const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
+  const { arenaBytes } = planProgram(given, stages, donate, lower, storage);
   const groups = new Map<string, { count: number; bytes: number }>();
   let [kernels, bytes, calls] = [0, 0, 0];
   const sources = new Set<string>();
@@ -72,10 +81,12 @@ function report(name: string, given: typeof graph, cut: Partition): void {
     if (stage.kind !== 'kernel') continue;
     kernels++;
     sources.add(stage.kernel.name);
-    const own = moved(stage.kernel.source, stage.inputs, stage.outputs);
+    const asStored = (tensor: Tensor) => ({ shape: tensor.shape, dtype: storage(tensor) });
+    const [inputs, outputs] = [stage.inputs.map(asStored), stage.outputs.map(asStored)];
+    const own = moved(stage.kernel.source, inputs, outputs);
     bytes += own;
     const types = (list: readonly TensorType[]) => list.map(formatType).join(' ');
-    const key = `${stage.kernel.name}: ${types(stage.inputs)} -> ${types(stage.outputs)}`;
+    const key = `${stage.kernel.name}: ${types(inputs)} -> ${types(outputs)}`;
     const group = groups.get(key) ?? { count: 0, bytes: 0 };
     groups.set(key, { count: group.count + 1, bytes: group.bytes + own });
   }
@@ -88,6 +99,7 @@ function report(name: string, given: typeof graph, cut: Partition): void {
     console.log(
       `${gigabytes(group.bytes).padStart(10)} ${String(group.count).padStart(4)} x ${key.slice(0, 400)}`,
     );
+  return stages;
 }
 
 /**

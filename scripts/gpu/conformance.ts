@@ -1,10 +1,10 @@
 /**
  * `node scripts/gpu/conformance.ts [precision] [tolerance] [table ...]`: runs the conformance cases on the GPU of this
- * machine, without vitest, and compares with the reference executor. Prints every case that differs. Default: fp32,
- * 2e-6, all tables. With NARROW=1 in the environment attention is given bf16.
+ * machine, without vitest, and compares with the reference executor. Prints every case that differs. Default: fp32, 2e-6,
+ * all tables; give tf32 and bf16 2e-2.
  */
 
-import type { Precision } from '../../src/executors/nvidia/library/library-call.ts';
+import type { Precision } from '../../src/executors/executor.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { cases } from '../../test/executors/cases.ts';
@@ -13,10 +13,7 @@ import { nnCases } from '../../test/executors/nn-cases.ts';
 
 const [precision = 'fp32', tolerance = '2e-6', ...tables] = process.argv.slice(2);
 const reference = new ReferenceExecutor();
-await using executor = await openNvidiaExecutor({
-  precision: precision as Precision,
-  narrowAttention: process.env.NARROW === '1',
-});
+await using executor = await openNvidiaExecutor({ precision: precision as Precision });
 console.log(`${executor.name} on ${executor.device.name}, ${executor.device.architecture}`);
 let [passed, failed] = [0, 0];
 const start = performance.now();

@@ -12,8 +12,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { LatentCache } from '../../src/data/latent-cache.ts';
+import type { Precision } from '../../src/executors/executor.ts';
 import { gpuCount } from '../../src/executors/nvidia/device.ts';
-import type { Precision } from '../../src/executors/nvidia/library/library-call.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import {
   type TimeHeightWidth,

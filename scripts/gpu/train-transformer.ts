@@ -3,7 +3,8 @@
  *
  *     . scripts/gpu/setup.sh
  *     node scripts/gpu/train-transformer.ts --recipe recipes/micro/transformer.json --autoencoder AE.safetensors \
- *       --work /tmp/micro --out $OUT --total 1500 --call 560 [--from weights/micro/transformer.safetensors] [--gpus 8]
+ *       --work /tmp/micro --out $OUT --total 1500 --call 560 [--from weights/micro/transformer.safetensors] [--gpus 8] \
+ *       [--precision bf16]
  *
  * The first call fills the latent cache, measures the speed, and writes a recipe with as many steps as fit into `--total`
  * seconds; every call trains until all steps are done or its `--call` seconds are over, and the next goes on from there.
@@ -46,6 +47,7 @@ const { values } = parseArgs({
     from: { type: 'string' },
     device: { type: 'string', default: 'nvidia' },
     gpus: { type: 'string', default: '1' },
+    precision: { type: 'string' },
   },
 });
 const { recipe = '', autoencoder = '', work = '', out = '', total = '', call = '', from } = values;
@@ -103,6 +105,7 @@ async function trainUntil(end: number): Promise<void> {
 function training(file: string, folder: string): string[] {
   const begin = from === undefined ? [] : ['--from', from];
   const gpus = ['--gpus', values.gpus];
+  const precision = values.precision === undefined ? [] : ['--precision', values.precision];
   return [
     'train',
     'transformer',
@@ -114,6 +117,7 @@ function training(file: string, folder: string): string[] {
     folder,
     ...begin,
     ...gpus,
+    ...precision,
   ];
 }
 

@@ -18,6 +18,7 @@ Exit code 0: all clips are there. 1: stopped, or the autoencoder or the folder w
     autoencoder: { type: 'string', value: 'FILE', help: 'Trained autoencoder (required)' },
     out: { type: 'string', value: 'DIR', help: 'Folder of the latents, made if missing (required)' },
     device: trainOptions.device,
+    precision: trainOptions.precision,
     threads: trainOptions.threads,
   },
   example:
@@ -36,7 +37,7 @@ Exit code 0: all clips are there. 1: stopped, or the autoencoder or the folder w
     };
     const settings = trainSettings(command, { ...values, ...unused });
     const recipe = await readTransformerRecipe(settings.recipe);
-    await using executor = await openExecutor(settings.device);
+    await using executor = await openExecutor(settings.device, settings.deviceOptions);
     const place = { folder: settings.out, autoencoder, threads: settings.threads };
     const complete = await fillWithProgress(executor, recipe, place, terminal);
     if (complete) terminal.stdout.write(`${recipe.data.clips} clips are in ${settings.out}\n`);

@@ -1,5 +1,6 @@
 import { availableParallelism } from 'node:os';
-import { type DeviceName, devices } from '../app.ts';
+import { type DeviceName, type DeviceOptions, devices } from '../app.ts';
+import { precisions } from '../executors/executor.ts';
 import { type Launch, launchOf } from '../processes/launch.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
 
@@ -8,6 +9,11 @@ export const trainOptions = {
   recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
   out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
   device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
+  precision: {
+    type: 'string',
+    value: 'NAME',
+    help: `Of the device nvidia: ${precisions.join(', ')} (default: tf32)`,
+  },
   gpus: {
     type: 'string',
     value: 'N',
@@ -32,6 +38,7 @@ export interface TrainValues {
   readonly out: string | undefined;
   readonly device: string;
   readonly gpus: string;
+  readonly precision: string | undefined;
   readonly from: string | undefined;
   readonly resume: boolean;
   readonly steps: string | undefined;
@@ -45,6 +52,8 @@ export interface TrainSettings {
   readonly recipe: string;
   readonly out: string;
   readonly device: DeviceName;
+  /** The precision that was asked for, if one was. */
+  readonly deviceOptions: Pick<DeviceOptions, 'precision'>;
   /** GPUs of this machine, of `--gpus`. */
   readonly gpus: number;
   /** GPUs that train together, on all machines. */
@@ -70,10 +79,12 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
   const launch = launchOf(process.env);
   const cores = Math.floor(availableParallelism() / (launch?.localWorld ?? 1));
   const count = numberOption('gpus', values.gpus, { min: 1, max: 64, integer: true });
+  const device = deviceOption(values.device);
   return {
     recipe,
     out,
-    device: deviceOption(values.device),
+    device,
+    deviceOptions: precisionOption(device, values.precision),
     gpus: count,
     allGpus: launch?.world ?? count,
     launch,
@@ -90,8 +101,14 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
 }
 
 /** The command that made a model, as its file says. @param command such as `zoetrope train autoencoder`. */
-export function commandOf(command: string, { recipe, device, allGpus }: TrainSettings): string {
-  return `${command} --recipe ${recipe} --device ${device}${allGpus === 1 ? '' : ` --gpus ${allGpus}`}`;
+export function commandOf(command: string, settings: TrainSettings): string {
+  const { recipe, device, deviceOptions, allGpus } = settings;
+  const { precision } = deviceOptions;
+  const options = [
+    ...(precision === undefined ? [] : [`--precision ${precision}`]),
+    ...(allGpus === 1 ? [] : [`--gpus ${allGpus}`]),
+  ];
+  return [command, `--recipe ${recipe} --device ${device}`, ...options].join(' ');
 }
 
 /** Reads a device's name. Throws {@link UsageError} for one that there is not. */
@@ -101,4 +118,18 @@ export function deviceOption(name: string): DeviceName {
   throw new UsageError(
     `zoetrope: --device must be one of ${devices.join(', ')}, got '${name}'${suggestion(name, devices)}`,
   );
+}
+
+/** Reads a precision. Throws {@link UsageError} for one that there is not, or that the device does not offer. */
+function precisionOption(device: DeviceName, name: string | undefined): DeviceOptions {
+  if (name === undefined) return {};
+  const precision = precisions.find((one) => one === name);
+  if (precision === undefined) {
+    throw new UsageError(
+      `zoetrope: --precision must be one of ${precisions.join(', ')}, got '${name}'${suggestion(name, precisions)}`,
+    );
+  }
+  if (device !== 'nvidia')
+    throw new UsageError(`zoetrope: --precision is of --device nvidia, not of ${device}; leave it out`);
+  return { precision };
 }

@@ -42,10 +42,10 @@ export async function joinOthers({ launch, planOnly }: TrainSettings): Promise<J
 
 /** Opens a training's executor: this process's GPU, with the way to the others. */
 export async function openTrainingExecutor(
-  { device, launch }: TrainSettings,
+  { device, deviceOptions, launch }: TrainSettings,
   processes: ProcessGroup | undefined,
 ): Promise<Executor> {
-  return await openExecutor(device, { gpu: launch?.localRank ?? 0, processes });
+  return await openExecutor(device, { ...deviceOptions, gpu: launch?.localRank ?? 0, processes });
 }
 
 /** Whether this process writes and speaks for all. */

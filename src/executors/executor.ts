@@ -48,6 +48,16 @@ export interface Executor extends AsyncDisposable {
   run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]>;
 }
 
+/** Names of every {@link Precision}. */
+export const precisions = ['fp32', 'tf32', 'bf16'] as const;
+
+/**
+ * How executors that offer a choice compute graphs of f32 tensors. `fp32`: exactly so. `tf32`: matrix products in TF32 (19
+ * bits), convolutions and attention in bfloat16, all else in float32. `bf16`: all products in bfloat16, and what lies in
+ * memory between them too; inputs, outputs and sums stay float32.
+ */
+export type Precision = (typeof precisions)[number];
+
 /** Settings of {@link Executor.compile}. */
 export interface CompileOptions {
   /** Indices of inputs that every run may overwrite, such as weights and moments of a training step. Default: none. */

@@ -104,6 +104,14 @@ describe('the program', () => {
       ['dataset', 'check', 'a', '--processes', '0'],
       "zoetrope: --processes must be a whole number from 1 to 256, got '0'\n",
     ],
+    [
+      ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--device', 'nvidia', '--precision', 'bf8'],
+      "zoetrope: --precision must be one of fp32, tf32, bf16, got 'bf8'\n",
+    ],
+    [
+      ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--precision', 'bf16'],
+      'zoetrope: --precision is of --device nvidia, not of cpu; leave it out\n',
+    ],
   ];
   test.each(mistakes)('%j is one line and exit code 2', async (argv, stderr) => {
     expect(await run(...argv)).toEqual({ code: 2, stdout: '', stderr });

@@ -1,9 +1,10 @@
 import type { Graph, Node, Tensor } from '../../tensor/tensor.ts';
+import type { Storage } from './storage.ts';
 
 /**
  * One CUDA kernel with all shapes baked in. Its parameters are pointers: those of the inputs, then of the outputs.
  *
- * **Layout.** Every tensor is dense, row-major, in its own dtype: f32 `float`, f16 and bf16 two bytes, i32 `int`, bool
+ * **Layout.** Every tensor is dense, row-major, in the dtype that it is stored in: f32 `float`, f16 and bf16 two bytes, i32 `int`, bool
  * one byte, 0 or 1. Pointers are aligned to 256 bytes. A tensor without elements has an address that must not be read.
  * **Headers.** None: NVRTC compiles without include paths, so 16-bit floats are converted with inline PTX.
  * **Aliasing.** An output never overlaps an input except for the pairs in `inPlace`; those two parameters must then not
@@ -47,6 +48,8 @@ export type Stage =
 export interface PartitionPolicy {
   /** Whether a library computes this node; a kernel must do all others. */
   readonly takes: (node: Node) => boolean;
+  /** How tensors lie in memory. Default: in their own dtype. */
+  readonly storage?: Storage;
 }
 
 /**

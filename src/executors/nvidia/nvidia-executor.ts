@@ -12,6 +12,7 @@ import {
   type Executable,
   type Executor,
   ExecutorError,
+  type Precision,
 } from '../executor.ts';
 import { Arena } from './arena.ts';
 import { Binding, type Launchers, type StepTime } from './binding.ts';
@@ -21,26 +22,22 @@ import { Device } from './device.ts';
 import type { Kernel, Partition } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
-import type { Precision } from './library/library-call.ts';
+import { narrowed } from './narrowing.ts';
 import { bytesOfType, type Program, planProgram } from './program.ts';
+import { ownStorage } from './storage.ts';
 
 /** Settings of an {@link NvidiaExecutor}. */
 export interface NvidiaSettings {
   /** Which GPU. Default 0. */
   readonly device?: number;
-  /** How products are computed; see {@link Precision}. Default `tf32`. */
+  /** Default `tf32`. */
   readonly precision?: Precision;
-  /**
-   * Whether the kernels before attention write bf16 for it and those after it read bf16, so that nothing is converted in
-   * between. Tested on the CPU's stand-in but not yet on a GPU, hence default false.
-   */
-  readonly narrowAttention?: boolean;
 }
 
 /** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
 export interface KernelGenerator {
-  /** Rewrites a graph without calls before it is cut, told what libraries compute in bf16; default: not at all. */
-  readonly prepare?: (graph: Graph, isNarrow: (node: Node) => boolean) => Graph;
+  /** Rewrites a graph without calls before it is cut; default: not at all. */
+  readonly prepare?: (graph: Graph) => Graph;
   readonly partition: Partition;
   readonly prelude: string;
 }
@@ -53,19 +50,16 @@ export class NvidiaExecutor implements Executor {
   readonly name: string;
   readonly device: Device;
   private readonly generator: KernelGenerator;
-  private readonly narrowAttention: boolean;
+  private readonly precision: Precision;
   private readonly kernels: KernelCache;
   private communicator: Communicator | undefined;
   private readonly libraries: Libraries;
   private readonly arena: Arena;
 
   /** @throws Error naming what is missing: a driver, a GPU, a library. */
-  constructor(
-    generator: KernelGenerator,
-    { device = 0, precision = 'tf32', narrowAttention = false }: NvidiaSettings = {},
-  ) {
+  constructor(generator: KernelGenerator, { device = 0, precision = 'tf32' }: NvidiaSettings = {}) {
     this.generator = generator;
-    this.narrowAttention = narrowAttention;
+    this.precision = precision;
     this.device = new Device(device);
     this.name = `nvidia ${precision}`;
     this.kernels = new KernelCache(this.device, generator.prelude);
@@ -85,12 +79,14 @@ export class NvidiaExecutor implements Executor {
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-    const isNarrow = (node: Node) => this.narrowAttention && this.libraries.isNarrow(node);
-    const prepared = this.generator.prepare?.(inlined, isNarrow) ?? inlined;
+    const prepared = this.generator.prepare?.(inlined) ?? inlined;
     const takes = (node: Node) =>
       this.libraries.takes(node) || (this.communicator !== undefined && isCollective(node));
-    const stages = this.generator.partition(prepared, { takes });
-    const program = planProgram(prepared, stages, donate, ({ node }) => this.libraries.lower(node));
+    const { graph: narrow, storage } =
+      this.precision === 'bf16' ? narrowed(prepared, takes) : { graph: prepared, storage: ownStorage };
+    const stages = this.generator.partition(narrow, { takes, storage });
+    const lower = ({ node }: { readonly node: Node }) => this.libraries.lower(node, storage);
+    const program = planProgram(narrow, stages, donate, lower, storage);
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
     for (const { value, node } of program.constants) {

@@ -7,6 +7,7 @@ import { type Donation, type Location, locationOf, planDonations, type StepAcces
 import type { Kernel, Stage } from './kernel.ts';
 import type { LibraryCall } from './library/library-call.ts';
 import { planMemory } from './memory-plan.ts';
+import { ownStorage, type Storage, storedBytes } from './storage.ts';
 
 /** One step of a program: what it launches, and where its operands, results and scratch are. */
 export interface Step extends StepAccess {
@@ -50,12 +51,14 @@ export function bytesOfType({ shape, dtype }: TensorType): number {
 /**
  * Plans the memory of a graph cut into stages.
  * @param lower how a library node is computed.
+ * @param storage how tensors lie in memory; graph inputs and outputs in their own dtype.
  */
 export function planProgram(
   graph: Graph,
   stages: readonly Stage[],
   donated: readonly number[],
   lower: (stage: Extract<Stage, { kind: 'library' }>) => LibraryCall,
+  storage: Storage = ownStorage,
 ): Program {
   const locations = new TensorMap<Location>();
   graph.inputs.forEach((input, index) => {
@@ -64,7 +67,7 @@ export function planProgram(
   const bytes: number[] = [];
   const newValue = (size: number): number => bytes.push(size) - 1;
   const newTensor = (tensor: Tensor): number => {
-    const value = newValue(bytesOfType(tensor));
+    const value = newValue(storedBytes(tensor, storage));
     locations.set(tensor, { kind: 'value', value });
     return value;
   };

@@ -6,9 +6,10 @@ import { ReferenceExecutor } from '../../../src/executors/reference/reference-ex
 import { transformerPresets } from '../../../src/models/transformer/config.ts';
 import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
+import { gradients } from '../../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
-import type { Node } from '../../../src/tensor/tensor.ts';
+import { trace } from '../../../src/tensor/trace.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
 import type { Op } from '../../../src/tensor/vocabulary.ts';
 import type { CommonRecipe } from '../../../src/training/recipe.ts';
@@ -35,19 +36,24 @@ const adamRecipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilo
 
 const muonRecipe = { ...adamRecipe, optimizer: { ...adamRecipe.optimizer, method: 'muon' as const } };
 
-function transformerStep(recipe: CommonRecipe, processes = 1) {
-  const model = transformerTraining(config);
+/** Types of a batch, and its sequence. */
+function batchOf() {
   const tokens: TensorType = { shape: [2, 24], dtype: 'f32' };
   const patches: TensorType = { shape: [2, 24, 8], dtype: 'f32' };
   const types = { clean: patches, noise: patches, timesteps: tokens, weights: tokens };
   const samples = [
-    [{ text: new Uint8Array(12).fill(97), grid: [2, 3, 3] as const }],
+    [{ text: new TextEncoder().encode('red ball'), grid: [2, 3, 3] as const }],
     [
-      { text: new Uint8Array(8).fill(98), grid: [1, 3, 4] as const },
-      { text: new Uint8Array(16).fill(99), grid: [1, 2, 4] as const },
+      { text: new TextEncoder().encode('a cat sleeps'), grid: [1, 3, 4] as const },
+      { text: new TextEncoder().encode('two cars'), grid: [1, 2, 4] as const },
     ],
   ];
-  const sequence = layoutSequence(config, budget, samples);
+  return { types, sequence: layoutSequence(config, budget, samples) };
+}
+
+function transformerStep(recipe: CommonRecipe, processes = 1) {
+  const model = transformerTraining(config);
+  const { types, sequence } = batchOf();
   const traced = traceStep(model, { ...types, sequence: sequenceTypes(config, budget) }, recipe, processes);
   const draw = (seed: number, scale: number, positive: boolean) => (leaf: object, path: string) => {
     const { shape } = leaf as TensorType;
@@ -78,6 +84,35 @@ function cut(tensor: HostTensor, shape: readonly number[]): HostTensor {
   return fromFloat32('f32', shape, toFloat32(tensor).slice(0, elementCount(shape)));
 }
 
+/** Loss and gradients alone, and where their inputs are among those of the step. */
+function gradientGraph() {
+  const model = transformerTraining(config);
+  const { types } = batchOf();
+  const { parameters } = stateTypes(model.spec);
+  const { graph } = trace(
+    'gradients',
+    (weights: object, batch: object) => {
+      const { loss } = model.loss(weights, batch);
+      return { loss, gradients: gradients(loss, weights) };
+    },
+    parameters,
+    { ...types, sequence: sequenceTypes(config, budget) },
+  );
+  const count = leaves(parameters).length;
+  const given = (values: readonly HostTensor[]) => [
+    ...values.slice(0, count),
+    ...values.slice(4 * count + 1, -1),
+  ];
+  return { graph, given };
+}
+
+/** Length of the error relative to that of the vector. */
+function relativeError(found: HostTensor, expected: HostTensor): number {
+  const length = (values: Float64Array) => Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
+  const exact = Float64Array.from(expected.data);
+  return length(exact.map((value, i) => found.data[i]! - value)) / length(exact);
+}
+
 const reason = missingCompiler();
 
 describe.skipIf(reason !== undefined)(
@@ -86,24 +121,27 @@ describe.skipIf(reason !== undefined)(
     const { traced, values } = transformerStep(adamRecipe);
     const muon = transformerStep(muonRecipe);
     const attentions: readonly Op[] = ['attention', 'attentionGradient'];
-    const plans = [[], attentions].map((narrow) => {
-      const isNarrow = ({ op }: Node) => narrow.includes(op);
+    const plans = [false, true].map((isNarrow) => {
       const generator = { prepare, isNarrow, partition: fusedPartition };
       return planStandIn(traced.graph, generator, traced.donate, attentions);
     });
     const [plan, narrowPlan] = [plans[0]!, plans[1]!];
-    const muonPlan = planStandIn(
-      muon.traced.graph,
-      { prepare, isNarrow: () => false, partition: fusedPartition },
-      muon.traced.donate,
-      attentions,
-    );
+    const slopes = gradientGraph();
+    const narrow = { prepare, isNarrow: true, partition: fusedPartition };
+    const slopePlan = planStandIn(slopes.graph, narrow, [], attentions);
+    const muonPlans = [false, true].map((isNarrow) => {
+      const generator = { prepare, isNarrow, partition: fusedPartition };
+      return planStandIn(muon.traced.graph, generator, muon.traced.donate, attentions);
+    });
     const shared = transformerStep(adamRecipe, 2);
-    const generator = { prepare, partition: fusedPartition };
-    const sharedPlan = planStandIn(shared.traced.graph, generator, shared.traced.donate, attentions, true);
+    const sharedPlans = [false, true].map((isNarrow) => {
+      const generator = { prepare, isNarrow, partition: fusedPartition };
+      return planStandIn(shared.traced.graph, generator, shared.traced.donate, attentions, true);
+    });
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
-      compiled = await CpuKernels.compile(prelude, [...plans, muonPlan, sharedPlan].flatMap(kernelsOf));
+      const all = [...plans, slopePlan, ...muonPlans, ...sharedPlans];
+      compiled = await CpuKernels.compile(prelude, all.flatMap(kernelsOf));
     }, 120_000);
     afterAll(() => compiled?.[Symbol.dispose]());
 
@@ -118,14 +156,15 @@ describe.skipIf(reason !== undefined)(
       expect([...donations.values()].filter(({ how }) => how === 'copy')).toHaveLength(0);
     });
 
+    let muonFound: readonly HostTensor[] = [];
     it('are those of the reference with Muon', async () => {
       const expected = await evaluate(new ReferenceExecutor(), muon.traced.graph, muon.values);
-      const found = runStandIn(muonPlan, compiled!, muon.values);
+      muonFound = runStandIn(muonPlans[0]!, compiled!, muon.values);
       expected.forEach((tensor, index) => {
         const name = muon.traced.graph.outputNames[index]!;
-        expect(difference(found[index]!, tensor, 1e-4), name).toBeUndefined();
+        expect(difference(muonFound[index]!, tensor, 1e-4), name).toBeUndefined();
       });
-    });
+    }, 120_000);
 
     it('of two processes with the same batch are those of one, gradients added up in one launch', async () => {
       const doubled = (given: readonly HostTensor[]) =>
@@ -136,37 +175,56 @@ describe.skipIf(reason !== undefined)(
             toFloat32(one).map((value) => 2 * value),
           ),
         );
-      const [expected, found] = [
-        await evaluate(new ReferenceExecutor(), traced.graph, values),
-        runStandIn(sharedPlan, compiled!, shared.values, doubled),
-      ];
-      expected.forEach((tensor, index) => {
-        const own = index === 0 ? cut(found[0]!, tensor.shape) : found[index]!;
-        expect(difference(own, tensor, 1e-5), traced.graph.outputNames[index]!).toBeUndefined();
-      });
+      const expected = await evaluate(new ReferenceExecutor(), traced.graph, values);
       const parameters = leaves(stateTypes(transformerTraining(config).spec).parameters).length;
-      const collectives = sharedPlan.program.steps.flatMap(({ work, reads, writes }) =>
-        work.kind === 'collective' ? [{ count: work.nodes.length, reads, writes }] : [],
-      );
-      // The weight of the batch, then all gradients and the metrics.
-      expect(collectives.map(({ count }) => count)).toEqual([1, parameters + 1]);
-      const { reads, writes } = collectives[1]!;
-      const inPlace = reads.filter((read, i) => read.kind === 'value' && read.value === writes[i]);
-      expect(inPlace.length).toBeGreaterThan(0.9 * parameters);
-    });
+      sharedPlans.forEach((sharedPlan, isNarrow) => {
+        const found = runStandIn(sharedPlan, compiled!, shared.values, doubled);
+        expected.forEach((tensor, index) => {
+          const own = index === 0 ? cut(found[0]!, tensor.shape) : found[index]!;
+          const wrong = difference(own, tensor, isNarrow ? 1e-2 : 1e-5);
+          expect(wrong, traced.graph.outputNames[index]!).toBeUndefined();
+        });
+        const collectives = sharedPlan.program.steps.flatMap(({ work, reads, writes }) =>
+          work.kind === 'collective' ? [{ nodes: work.nodes, reads, writes }] : [],
+        );
+        // The weight of the batch, then all gradients and the metrics.
+        expect(collectives.map(({ nodes }) => nodes.length)).toEqual([1, parameters + 1]);
+        const { reads, writes } = collectives[1]!;
+        const inPlace = reads.filter((read, i) => read.kind === 'value' && read.value === writes[i]);
+        expect(inPlace.length).toBeGreaterThan(0.9 * parameters);
+        for (const { nodes } of collectives)
+          for (const { operands } of nodes) expect(sharedPlan.storage(operands[0])).toBe('f32');
+      });
+    }, 120_000);
 
-    it('are nearly those with attention in bf16, which kernels write and read themselves', async () => {
+    it('in bf16 are nearly those with Muon', () => {
+      const found = runStandIn(muonPlans[1]!, compiled!, muon.values);
+      muonFound.forEach((tensor, index) => {
+        const name = muon.traced.graph.outputNames[index]!;
+        expect(difference(found[index]!, tensor, 3e-2), name).toBeUndefined();
+      });
+    }, 120_000);
+
+    it('in bf16 are nearly those, state in f32 and updated in place', () => {
       const [expected, found] = [plan, narrowPlan].map((one) => runStandIn(one, compiled!, values));
       expected!.forEach((tensor, index) => {
-        expect(difference(found![index]!, tensor, 5e-3), traced.graph.outputNames[index]!).toBeUndefined();
+        expect(difference(found![index]!, tensor, 1e-2), traced.graph.outputNames[index]!).toBeUndefined();
       });
-      const types = narrowPlan.stages.flatMap((stage) =>
-        stage.kind === 'library' && attentions.includes(stage.node.op)
-          ? [stage.node.operands.map((operand) => operand?.dtype).slice(0, 3)]
-          : [],
+      const { donations } = narrowPlan.program;
+      expect([...donations.values()].filter(({ how }) => how === 'inPlace')).toHaveLength(
+        traced.donate.length,
       );
-      expect(types.length).toBeGreaterThan(0);
-      for (const list of types) expect(list).toEqual(['bf16', 'bf16', 'bf16']);
+    });
+
+    it('in bf16 follow gradients that are off by hundredths of their length', async () => {
+      const expected = await evaluate(new ReferenceExecutor(), slopes.graph, slopes.given(values));
+      const found = runStandIn(slopePlan, compiled!, slopes.given(values));
+      expected.forEach((tensor, index) => {
+        // Rounding to 8 bits, 2e-3 on average, some dozen times on the way; scores of attention are the most sensitive.
+        const name = slopes.graph.outputNames[index]!;
+        const bound = name === 'loss' ? 1e-2 : /queryScale|keyScale/.test(name) ? 1e-1 : 5e-2;
+        expect(relativeError(found[index]!, tensor), name).toBeLessThan(bound);
+      });
     });
   },
 );

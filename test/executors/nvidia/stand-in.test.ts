@@ -4,16 +4,19 @@ import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
 import { partition } from '../../../src/executors/nvidia/plain/partition.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
-import { layerNorm } from '../../../src/tensor/functions.ts';
+import { gelu, layerNorm, matmul } from '../../../src/tensor/functions.ts';
 import { type ConformanceCase, cases, f32 } from '../cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from '../comparison.ts';
 import { nnCases } from '../nn-cases.ts';
 import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
 import { type Generator, kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor.ts';
 
-const generators: Readonly<Record<string, Generator>> = {
-  plain: { partition },
-  fused: { prepare, partition: fusedPartition },
+/** Ways to make kernels, each with its tolerance: float32 against float64 as on the GPU, or with bf16 in between. */
+const generators: Readonly<Record<string, readonly [Generator, number]>> = {
+  plain: [{ partition }, 2e-6],
+  fused: [{ prepare, partition: fusedPartition }, 2e-6],
+  'plain bf16': [{ partition, isNarrow: true }, 1e-2],
+  'fused bf16': [{ prepare, partition: fusedPartition, isNarrow: true }, 1e-2],
 };
 const reason = missingCompiler();
 
@@ -25,15 +28,21 @@ const wide: Record<string, readonly ConformanceCase[]> = {
       inputs: [f32([64, 2048])],
       build: (x) => [layerNorm(x!), x!.square().sum([1]), x!.sum([0])],
     },
+    // What lies between the products is bf16 where the precision is.
+    ...[1152, 4608].map(
+      (width): ConformanceCase => ({
+        name: `a norm between products, ${width} channels`,
+        inputs: [f32([24, 4]), f32([4, width]), f32([width]), f32([width, 4])],
+        build: (x, w, b, v) => [matmul(layerNorm(gelu(matmul(x!, w!).add(b!))), v!).mul(width ** -0.5)],
+        looseness: 20,
+      }),
+    ),
   ],
 };
 
-/** float32 against float64, as on the GPU. */
-const tolerance = 2e-6;
-
 describe.skipIf(reason !== undefined).each(Object.entries(generators))(
   `kernels on the CPU, %s${reason === undefined ? '' : `: ${reason}`}`,
-  (_, generator) => {
+  (_, [generator, tolerance]) => {
     const rows = Object.entries({ ...cases, ...nnCases, ...wide }).flatMap(([table, list]) =>
       list.flatMap((row) => halvesOf(row).map((half) => ({ label: `${table}/${row.name}`, row, half }))),
     );

@@ -3,6 +3,7 @@ import { constant, type Node, type NodeOf, operandsOf, type Tensor } from '../..
 import type { Kernel, Stage } from '../kernel.ts';
 import { resultOf, storageType } from '../plain/expression.ts';
 import { namedKernel, threads } from '../plain/named-kernel.ts';
+import type { Storage } from '../storage.ts';
 import { eachOf, indexInWhole, isVectorised, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a fused kernel writes. */
@@ -26,6 +27,7 @@ export interface GroupWork {
   /** Whether a tensor is computed in the kernel and not read from memory. */
   readonly isComputed: (tensor: Tensor) => boolean;
   readonly indexType: 'int' | 'long long';
+  readonly storage: Storage;
 }
 
 /** Tensors that a kernel's stores write, each once. */
@@ -49,8 +51,8 @@ export function groupStages(work: GroupWork): readonly Stage[] {
   const phases = phasesOf(work);
   const held =
     phases > 1 && layout.chunks * layout.vector <= mostHeld ? layout.chunks * layout.vector : undefined;
-  const { space, isComputed, indexType } = work;
-  const writer = new RowWriter({ space, vector: layout.vector, held, indexType, isComputed });
+  const { space, isComputed, indexType, storage } = work;
+  const writer = new RowWriter({ space, vector: layout.vector, held, indexType, storage, isComputed });
   return isFlat ? flatStages(work, writer, layout) : rowStages(work, writer, layout, phases);
 }
 
@@ -61,9 +63,18 @@ interface Layout {
   /** Threads of a row, and rows of a block. */
   readonly lanes: number;
   readonly slots: number;
+  /** Threads of a block. */
+  readonly block: number;
   /** Chunks of a row for each thread. */
   readonly chunks: number;
 }
+
+/** Threads of a warp, and chunks of a row of bf16 beyond which no warp sums it, but a block that fits: registers are few. */
+const warp = 32;
+const longestInWarp = 64;
+
+/** Elements of bf16 that a thread takes together. */
+const mostVector = 8;
 
 /** Shared memory that a kernel may declare. */
 const staticSharedBytes = 48 * 1024;
@@ -72,24 +83,37 @@ function layoutOf(work: GroupWork): Layout {
   const { length } = work.space;
   const vector = vectorOf(work);
   const all = Math.ceil(length / vector);
+  const longest =
+    work.reductions.length > 0 ? longestInWarp : work.columns.length > 0 ? threads : Number.POSITIVE_INFINITY;
+  if (vector === mostVector && all > longest) {
+    const chunks = Math.ceil(all / threads);
+    const block = warp * Math.ceil(all / chunks / warp);
+    return { vector, lanes: block, slots: 1, block, chunks };
+  }
   const most = work.reductions.length === 0 ? threads : all > 512 ? threads : 32;
   const wanted = work.reductions.length === 0 ? Math.ceil(all / (8 / vector)) : all;
   const narrow = Math.min(most, 2 ** Math.ceil(Math.log2(Math.max(1, wanted))));
   // Columns are summed in shared memory, a row for each slot: where that is too much, a block takes one row.
   const isTooMuch = work.columns.length > 0 && 4 * (threads / narrow) * length > staticSharedBytes;
   const lanes = isTooMuch ? threads : narrow;
-  return { vector, lanes, slots: threads / lanes, chunks: Math.ceil(all / lanes) };
+  return { vector, lanes, slots: threads / lanes, block: threads, chunks: Math.ceil(all / lanes) };
 }
 
-/** Elements that a thread takes together: four, unless rows are odd or too short, or pairs of a row are turned. */
+/**
+ * Elements that a thread takes together: 16 bytes, which is four of f32, and eight where something is bf16, unless rows are
+ * odd or too short, or pairs of a row are turned.
+ */
 function vectorOf(work: GroupWork): number {
   const { length, rows } = work.space;
-  const { space, isComputed, indexType } = work;
-  const probe = new RowWriter({ space, vector: 1, held: undefined, indexType, isComputed });
+  const { space, isComputed, indexType, storage } = work;
+  const probe = new RowWriter({ space, vector: 1, held: undefined, indexType, storage, isComputed });
   for (const { value } of work.stores) if (!isNarrow(value, work)) probeElement(probe, value, work);
   for (const node of [...work.columns, ...work.reductions]) probeElement(probe, node.operands[0], work);
   if (probe.reads.some(({ kind }) => kind === 'row')) return 1;
-  return [4, 2].find((vector) => length % vector === 0 && rows * length >= 32 * vector) ?? 1;
+  const isWide = (tensor: Tensor) => elementCount(tensor.shape) >= rows * length;
+  const walked = [...probe.reads.map(({ tensor }) => tensor), ...targetsOf(work)].filter(isWide);
+  const most = walked.some((tensor) => storage(tensor) === 'bf16') ? [mostVector] : [];
+  return [...most, 4, 2].find((vector) => length % vector === 0 && rows * length >= 32 * vector) ?? 1;
 }
 
 function probeElement(probe: RowWriter, value: Tensor, work: GroupWork): void {
@@ -137,6 +161,7 @@ function phasesOf(work: GroupWork): number {
 /** Statements that compute a value and write it. */
 function storeValue(
   writer: RowWriter,
+  storage: Storage,
   { value, target, axis, offset }: Store,
   number: number,
   output: number,
@@ -148,7 +173,7 @@ function storeValue(
   const isWhole = target === value;
   const index = isWhole ? home : indexInWhole(home, axis, offset);
   const first = isWhole ? 'i0' : writer.firstOfChunk(index, target.shape);
-  if (vector > 1 && isVectorised(target) && first !== undefined) {
+  if (vector > 1 && isVectorised(storage(target)) && first !== undefined) {
     return {
       before: [`float o${number}[${vector}];`],
       inner: [`o${number}[k] = ${element};`],
@@ -161,11 +186,11 @@ function storeValue(
 
 /** A thread for each chunk of elements. */
 function flatStages(work: GroupWork, writer: RowWriter, { vector }: Layout): readonly Stage[] {
-  const { space, indexType, stores } = work;
+  const { space, indexType, storage, stores } = work;
   const count = space.rows * space.length;
   const targets = targetsOf(work);
   const written = stores.map((store, index) =>
-    storeValue(writer, store, index, targets.indexOf(store.target), vector, ''),
+    storeValue(writer, storage, store, index, targets.indexOf(store.target), vector, ''),
   );
   const inner = written.flatMap((one) => one.inner);
   const body = [
@@ -178,7 +203,8 @@ function flatStages(work: GroupWork, writer: RowWriter, { vector }: Layout): rea
     ...elementLoop(writer, vector, indexType, inner),
     ...written.flatMap((one) => one.after),
   ];
-  return [kernelStage('fused', work, writer, targets, body, count / vector, new Map())];
+  const grid = Math.max(1, Math.ceil(count / vector / threads));
+  return [kernelStage('fused', work, writer, targets, body, [grid, threads], new Map())];
 }
 
 /** The statements of each element of a chunk. */
@@ -201,8 +227,8 @@ export function elementLoop(
 
 /** Some threads for each row, one walk over it after the other. */
 function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: number): readonly Stage[] {
-  const { space, indexType, stores, columns, reductions } = work;
-  const { vector, lanes, slots, chunks } = layout;
+  const { space, indexType, storage, stores, columns, reductions } = work;
+  const { vector, lanes, slots, block, chunks } = layout;
   const level = levels(work);
   const targets = targetsOf(work);
   const walks: string[] = [];
@@ -223,11 +249,9 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
         `${name} = ${isSum ? 'plus' : 'larger'}(${name}, ${writer.expression.element(x, writer.home(x.shape))});`,
       );
       walks.push(`float ${name} = ${isSum ? '0.0f' : '-INF'};`);
-      const lane =
-        lanes > 32
-          ? `block_${isSum ? 'sum' : 'max'}(${name})`
-          : `lanes_${isSum ? 'sum' : 'max'}(${name}, ${lanes})`;
-      sums.push(`${name} = ${lane};`);
+      const of = isSum ? 'sum' : 'max';
+      const ofBlock = `block_${of}(${name}${block === threads ? '' : `, ${block / warp}`})`;
+      sums.push(`${name} = ${lanes > warp ? ofBlock : `lanes_${of}(${name}, ${lanes})`};`);
     }
     columns.forEach((node, index) => {
       const [x] = node.operands;
@@ -238,7 +262,7 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
     stores.forEach((store, number) => {
       if (isNarrow(store.value, work) || level(store.value) !== phase) return;
       const output = targets.indexOf(store.target);
-      const parts = storeValue(writer, store, number, output, vector, condition);
+      const parts = storeValue(writer, storage, store, number, output, vector, condition);
       inner.push(...parts.inner);
       before.push(...parts.before);
       after.push(...parts.after);
@@ -261,7 +285,8 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
   }
   const narrow = narrowStores(work, writer, condition);
   const blocks = Math.ceil(space.rows / slots);
-  const grid = columns.length > 0 ? Math.min(blocks, mostColumnBlocks) : blocks;
+  const most = Math.round((mostColumnBlocks * threads) / block);
+  const grid = columns.length > 0 ? Math.min(blocks, most) : blocks;
   const partials = columns.map((node) =>
     grid === 1 ? resultOf(node as Node) : constant([0], [grid, space.length], 'f32'),
   );
@@ -283,7 +308,7 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
     '}',
     ...columns.flatMap((_, index) => columnSums(index, targets.length + index, layout, space)),
   ];
-  const kernel = kernelStage('rows', work, writer, outputs, body, grid * threads, storedIn);
+  const kernel = kernelStage('rows', work, writer, outputs, body, [grid, block], storedIn);
   return grid === 1 || columns.length === 0
     ? [kernel]
     : [kernel, joinColumns(partials, columns, grid, space.length)];
@@ -376,15 +401,16 @@ function kernelStage(
   writer: RowWriter,
   outputs: readonly Tensor[],
   body: readonly string[],
-  count: number,
+  [grid, block]: readonly [blocks: number, threads: number],
   storedIn: ReadonlyMap<number, number>,
 ): Stage {
   const { inputs, reads } = writer;
+  const { storage } = work;
   const inPlace = targetsOf(work).flatMap((target, output) =>
     !work.stores.some(({ value }) => value === target) || isNarrow(target, work)
       ? []
       : inputs.flatMap((input, index): (readonly [number, number])[] =>
-          storageType(input.dtype) === storageType(target.dtype) &&
+          storage(input) === storage(target) &&
           reads.every(
             (read) =>
               read.tensor.node !== input.node ||
@@ -398,16 +424,16 @@ function kernelStage(
   const shared = new Set(inPlace.flatMap(([input, output]) => [`x${input}`, `y${output}`]));
   const pointer = (name: string) => `*${shared.has(name) ? '' : ' __restrict__'} ${name}`;
   const parameters = [
-    ...inputs.map(({ dtype }, i) => `const ${storageType(dtype)}${pointer(`x${i}`)}`),
-    ...outputs.map(({ dtype }, i) => `${storageType(dtype)}${pointer(`y${i}`)}`),
+    ...inputs.map((input, i) => `const ${storageType(storage(input))}${pointer(`x${i}`)}`),
+    ...outputs.map((output, i) => `${storageType(storage(output))}${pointer(`y${i}`)}`),
   ];
   const kernel: Kernel = namedKernel(
     kind,
     `(${parameters.join(', ')}) {\n  ${body.join('\n  ')}\n}`,
-    [Math.max(1, Math.ceil(count / threads)), 1, 1],
-    [threads, 1, 1],
+    [grid, 1, 1],
+    [block, 1, 1],
     0,
-    `__launch_bounds__(${threads}, ${leastBlocks}) `,
+    `__launch_bounds__(${block}, ${Math.ceil((leastBlocks * threads) / block)}) `,
   );
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs, outputs };
 }

@@ -1,8 +1,10 @@
+import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { TensorMap } from '../../../tensor/rewrite.ts';
 import type { Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
+import { storedBytes } from '../storage.ts';
 import type { Read, RowSpace } from './row-writer.ts';
-import { type FusionContext, readsOf, tensorBytes, type Unit } from './units.ts';
+import { type FusionContext, readsOf, type Unit } from './units.ts';
 
 /** One step of the program to be: stages that are as they are, or units that one kernel computes. */
 export interface Item {
@@ -210,6 +212,8 @@ export class Grouping {
       Read[],
       Read[],
     ];
+    const { storage } = this.context;
+    const walked = (tensor: Tensor) => bytesPerElement(storage(tensor)) * space.rows * space.length;
     const places = new Set(ofA.map(placeOf));
     let saved = 0;
     for (const [reads, other] of [
@@ -219,14 +223,16 @@ export class Grouping {
       for (const read of reads) {
         if (!other.makes.has(read.tensor)) continue;
         if (!isInRow(read, other)) return 0;
-        saved += tensorBytes(read.tensor);
+        saved += storedBytes(read.tensor, storage);
       }
     }
     for (const read of new Map(ofB.map((one) => [placeOf(one), one] as const)).values())
-      if (places.has(placeOf(read)) && read.kind !== 'other' && !a.makes.has(read.tensor))
-        saved += Math.min(tensorBytes(read.tensor), 4 * space.rows * space.length);
-      else if (places.has(placeOf(read)) && isFixed(read.offset) && !a.makes.has(read.tensor))
-        saved += Math.min(tensorBytes(read.tensor), 4 * space.rows * space.length);
+      if (
+        places.has(placeOf(read)) &&
+        (read.kind !== 'other' || isFixed(read.offset)) &&
+        !a.makes.has(read.tensor)
+      )
+        saved += Math.min(storedBytes(read.tensor, storage), walked(read.tensor));
     return saved;
   }
 

@@ -1,3 +1,4 @@
+import { elementCount } from '../../../tensor/shape.ts';
 import {
   type Graph,
   type Node,
@@ -7,8 +8,10 @@ import {
   type Tensor,
 } from '../../../tensor/tensor.ts';
 import type { Partition, Stage } from '../kernel.ts';
+import { isCopy } from '../narrowing.ts';
 import { resultOf } from '../plain/expression.ts';
-import { contextOf, isNeededInMemory, stagesOf } from '../plain/partition.ts';
+import { contextOf, isNeededInMemory, isViewOfMemory, stagesOf } from '../plain/partition.ts';
+import { copyStages } from './copies.ts';
 import { type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
 import { totalStages } from './totals.ts';
@@ -19,15 +22,18 @@ import { type FusionContext, unitsOf } from './units.ts';
  * rows are one kernel each. What none of these computes is left to a kernel for each node, as in `plain/`.
  */
 export const fusedPartition: Partition = (graph, policy) => {
-  const plain = contextOf(graph, policy.takes);
+  const plain = contextOf(graph, policy);
   const isView = ({ node }: Tensor): boolean =>
-    node.op === 'reshape' && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
+    isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
   const grouping = new Grouping(context, (item) => canEmit(item, context));
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, policy.takes, context);
+  const copies = graph.nodes.filter(isInputCopy);
+  for (const stage of copyStages(copies, context))
+    grouping.addStages([stage], inputsOf(stage), madeBy(stage));
   for (const node of graph.nodes) {
-    if (node.op === 'input') continue;
+    if (node.op === 'input' || isInputCopy(node)) continue;
     if (node.op === 'constant') {
       if (node.attributes.values.length !== 1 || isNeededInMemory(graph, node, policy.takes))
         grouping.addStages([{ kind: 'constant', node, output: resultOf(node) }], [], [resultOf(node)]);
@@ -56,6 +62,14 @@ export const fusedPartition: Partition = (graph, policy) => {
   });
 };
 
+function isInputCopy(node: Node): node is NodeOf<'cast'> {
+  return isCopy(node) && node.operands[0].node.op === 'input' && elementCount(node.operands[0].shape) > 0;
+}
+
+function madeBy(stage: Stage): readonly Tensor[] {
+  return stage.kind === 'kernel' ? stage.outputs : [];
+}
+
 /** Views that something reads that is no fused kernel; those look through them. */
 function neededViews(
   graph: Graph,
@@ -64,7 +78,7 @@ function neededViews(
 ): ReadonlySet<Node> {
   const needed = new Set<Node>();
   const need = ({ node }: Tensor) => {
-    if (node.op === 'reshape' && context.isView(resultOf(node))) needed.add(node);
+    if (node.results.length === 1 && context.isView(resultOf(node))) needed.add(node);
   };
   graph.outputs.forEach(need);
   for (const node of [...graph.nodes].reverse()) {
@@ -124,5 +138,6 @@ function workOf(item: Item, context: FusionContext, isNeeded: (tensor: Tensor) =
       context.isRepeated(tensor) ||
       context.isView(tensor),
     indexType: context.indexType,
+    storage: context.storage,
   };
 }

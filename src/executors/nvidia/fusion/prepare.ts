@@ -4,7 +4,6 @@ import { type JoinedPads, PadSums } from '../../../tensor/pad-sums.ts';
 import { rewriteNodes } from '../../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
 import {
-  apply,
   applyOne,
   type Graph,
   type Node,
@@ -16,9 +15,6 @@ import {
 import { isPointwise } from '../plain/expression.ts';
 import { longestRow } from './units.ts';
 
-/** Whether a library computes a node in bfloat16 whatever its tensors are. */
-export type IsNarrow = (node: Node) => boolean;
-
 /**
  * A graph in the form in which most can be fused:
  *
@@ -26,9 +22,8 @@ export type IsNarrow = (node: Node) => boolean;
  *   the forward pass: a number for each row, from which the normalised row is computed where it is needed.
  * - Gradients of the slices of a tensor, each padded with zeros and added up, are joined end to end.
  * - The sum over rows of tensors joined along their rows is that of each.
- * - What a library computes in bfloat16 is given bfloat16, so that the kernels around it convert as they write and read.
  */
-export function prepare(graph: Graph, isNarrow: IsNarrow = () => false): Graph {
+export function prepare(graph: Graph): Graph {
   const shared = new Shared();
   const padSums = new PadSums();
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
@@ -39,9 +34,6 @@ export function prepare(graph: Graph, isNarrow: IsNarrow = () => false): Graph {
       case 'rmsNorm':
       case 'softmax':
         return isShortRow(first) ? [asSums(node, first, shared)] : undefined;
-      case 'attention':
-      case 'attentionGradient':
-        return isNarrow(node) ? narrowed(node, operands, shared) : undefined;
       case 'sum':
         return sumOf(node, first, shared);
       case 'slice':
@@ -73,27 +65,6 @@ function asSums(
   }
   const centred = node.op === 'layerNorm' ? x.sub(mean(x)) : x;
   return centred.div(mean(centred.square()).add(node.attributes.epsilon).sqrt());
-}
-
-/** An attention on bfloat16; the log-sums stay as they are. */
-function narrowed(
-  { op, attributes }: NodeOf<'attention'> | NodeOf<'attentionGradient'>,
-  operands: readonly Tensor[],
-  shared: Shared,
-): readonly Tensor[] {
-  const isLogSum = (index: number) => op === 'attentionGradient' && index === 4;
-  const given = operands.map((operand, index) =>
-    operand.dtype !== 'f32' || isLogSum(index) ? operand : shared.same(narrow(operand)),
-  );
-  // The operation and its operands are the node's own; only TypeScript loses the link between them.
-  const results = apply(op as 'attention', given as [Tensor, Tensor, Tensor], attributes);
-  return results.map((result) => (result.dtype === 'bf16' ? result.cast('f32') : result));
-}
-
-function narrow(tensor: Tensor): Tensor {
-  const { node } = tensor;
-  const isWidened = node.op === 'cast' && node.operands[0].dtype === 'bf16';
-  return isWidened ? node.operands[0] : tensor.cast('bf16');
 }
 
 function sumOf({ attributes }: NodeOf<'sum'>, x: Tensor, shared: Shared): readonly Tensor[] {

@@ -1,6 +1,8 @@
+import type { DType } from '../../../tensor/dtype.ts';
 import { at, elementCount, rowMajorStrides, type Shape } from '../../../tensor/shape.ts';
 import type { Node, Tensor } from '../../../tensor/tensor.ts';
 import { computeType, ExpressionWriter, moved, type Place, position } from '../plain/expression.ts';
+import type { Storage } from '../storage.ts';
 
 /** The elements that a fused kernel walks: `rows` of `length`, row-major. */
 export interface RowSpace {
@@ -21,11 +23,12 @@ export interface Read {
 /** What a {@link RowWriter} knows of its kernel. */
 export interface RowWriterSettings {
   readonly space: RowSpace;
-  /** Consecutive elements that a thread takes together: 1, 2 or 4. */
+  /** Consecutive elements that a thread takes together: 1, 2, 4 or 8. */
   readonly vector: number;
   /** Elements of a row that a thread holds from phase to phase; undefined when each phase reads again. */
   readonly held: number | undefined;
   readonly indexType: 'int' | 'long long';
+  readonly storage: Storage;
   /** Whether a tensor is computed in the kernel, outside of memory. */
   readonly isComputed: (tensor: Tensor) => boolean;
   /** Tensors that the kernel reads already. */
@@ -107,7 +110,7 @@ export class RowWriter implements Place {
   }
 
   loaded(tensor: Tensor, index: readonly string[], under: Shape, isConditional: boolean): string {
-    const { vector, indexType, held } = this.settings;
+    const { vector, indexType, held, storage } = this.settings;
     const kind = this.kindOf(index, under);
     const offset = kind === 'home' ? 'i' : kind === 'narrow' ? 'row' : position(index, under);
     this.reads.push({ tensor, kind, offset, phase: this.phase });
@@ -128,7 +131,7 @@ export class RowWriter implements Place {
       if (held === undefined) this.chunkLines.push(array);
       else this.rowLines.push(array);
       this.chunkLines.push(
-        vector > 1 && isVectorised(tensor)
+        vector > 1 && isVectorised(storage(tensor))
           ? `load${vector}(${name} + ${start}, x${input}, ${first});`
           : eachOf(vector, `${name}[${start} + k] = get(x${input}, (${indexType})(${first}) + k);`),
       );
@@ -253,8 +256,8 @@ export class RowWriter implements Place {
   }
 
   private newExpression(): ExpressionWriter {
-    const { isComputed, indexType } = this.settings;
-    return new ExpressionWriter({ isInlined: isComputed, indexType }, this);
+    const { isComputed, indexType, storage } = this.settings;
+    return new ExpressionWriter({ isInlined: isComputed, indexType, storage }, this);
   }
 }
 
@@ -271,8 +274,8 @@ function spread(shape: Shape, names: readonly string[]): string[] {
   return shape.map((size) => (size === 1 ? '0' : at(names, next++)));
 }
 
-/** Whether chunks of a tensor are read and written at once. */
-export function isVectorised({ dtype }: Tensor): boolean {
+/** Whether chunks of a tensor in memory are read and written at once. */
+export function isVectorised(dtype: DType): boolean {
   return dtype === 'f32' || dtype === 'bf16';
 }
 

@@ -33,7 +33,7 @@ export function totalStages(units: readonly Unit[], context: FusionContext): rea
   const partial = blocks === 1 ? at(units, 0).output : constant([0], [blocks], 'f32');
   const first = namedKernel(
     'totals',
-    `(${[...inputs.map(({ dtype }, i) => `const ${storageType(dtype)}* __restrict__ x${i}`), 'float* y'].join(', ')}) {
+    `(${[...inputs.map((input, i) => `const ${storageType(context.storage(input))}* __restrict__ x${i}`), 'float* y'].join(', ')}) {
   float total = 0.0f;
   ${branches.join('\n  ')} return;
   total = block_sum(total);
@@ -52,12 +52,12 @@ function totalOf(
   inputs: Tensor[],
   block: string,
   blocks: number,
-  { indexType, isInlined, isRepeated, isView }: FusionContext,
+  { indexType, storage, isInlined, isRepeated, isView }: FusionContext,
 ): readonly string[] {
   const vector = count % 4 === 0 ? 4 : 1;
   const isComputed = (tensor: Tensor) => isInlined(tensor) || isRepeated(tensor) || isView(tensor);
   const space = { rows: 1, length: count };
-  const writer = new RowWriter({ space, vector, held: undefined, indexType, isComputed, inputs });
+  const writer = new RowWriter({ space, vector, held: undefined, indexType, storage, isComputed, inputs });
   const value = writer.expression.element(expression, writer.home(expression.shape));
   return [
     'const int row = 0;',

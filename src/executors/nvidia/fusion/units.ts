@@ -1,4 +1,3 @@
-import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import { isPointwise, type KernelContext, resultOf } from '../plain/expression.ts';
@@ -93,7 +92,11 @@ function sumUnit(node: NodeOf<'sum' | 'max'>, context: FusionContext): readonly 
   if (length === 1 || length > longestRow) return undefined;
   const output = resultOf(node as Node);
   if (axes.length === 1 && axes[0] === x.rank - 1) return [unitOf('row', x, output, context)];
-  const isColumn = node.op === 'sum' && axes.length === x.rank - 1 && !axes.includes(x.rank - 1);
+  // Axes of size 1 may be among those summed over, or not.
+  const isColumn =
+    node.op === 'sum' &&
+    !axes.includes(x.rank - 1) &&
+    x.shape.slice(0, -1).every((size, axis) => size === 1 || axes.includes(axis));
   return isColumn && axes.length > 0 ? [unitOf('column', x, output, context)] : undefined;
 }
 
@@ -114,12 +117,13 @@ function isWrittenInParts(node: NodeOf<'concat'>, context: FusionContext): boole
 
 /** How a unit reads memory when it is computed over some rows. */
 export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): readonly Read[] {
-  const { isInlined, isRepeated, isView, indexType } = context;
+  const { isInlined, isRepeated, isView, indexType, storage } = context;
   const writer = new RowWriter({
     space,
     vector: 1,
     held: undefined,
     indexType,
+    storage,
     isComputed: (tensor) =>
       (tensor.node === unit.expression.node && unit.kind === 'pointwise') ||
       isInlined(tensor) ||
@@ -130,9 +134,4 @@ export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): re
   const isNarrow = unit.count !== space.rows * space.length;
   writer.expression.element(unit.expression, isNarrow ? writer.narrow(shape) : writer.home(shape));
   return writer.reads;
-}
-
-/** Bytes of a tensor. */
-export function tensorBytes({ shape, dtype }: Tensor): number {
-  return elementCount(shape) * bytesPerElement(dtype);
 }

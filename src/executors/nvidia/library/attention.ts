@@ -1,9 +1,10 @@
 import { at, elementCount } from '../../../tensor/shape.ts';
-import type { Node, NodeOf } from '../../../tensor/tensor.ts';
+import { type Node, type NodeOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Cudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
 import type { Kernel } from '../kernel.ts';
 import type { KernelCache, Launch } from '../kernel-cache.ts';
+import type { Storage } from '../storage.ts';
 import {
   type AttentionGraph,
   attentionBackward,
@@ -11,9 +12,9 @@ import {
   type BackwardNames,
   type ForwardNames,
 } from './attention-graph.ts';
-import { fromBf16Kernel, type PaddedRows, toBf16Kernel } from './conversion-kernels.ts';
 import type { CudnnTensor } from './cudnn-graph.ts';
 import { type LibraryCall, namedScratch } from './library-call.ts';
+import { TokenBorders } from './token-borders.ts';
 import {
   type AttentionSizes,
   fullLengthsKernel,
@@ -37,64 +38,52 @@ export interface AttentionContext {
 export function isCudnnAttention(node: Node): boolean {
   if (node.op !== 'attention' && node.op !== 'attentionGradient') return false;
   const [q, k] = node.operands;
-  const sizes = sizesOf(node);
-  const { headSize, queries, keys, scale, segments } = sizes;
+  const { headSize, queries, keys, scale, segments } = sizesOf(node);
   const fits =
     headSize % 16 === 0 && headSize <= 128 && queries > 1 && keys > 1 && scale > 0 && segments !== 0;
-  const isKnown = q.dtype === 'f32' || (q.dtype === 'bf16' && hasRoom(sizes));
+  const isKnown = q.dtype === 'f32' || q.dtype === 'bf16';
   return fits && isKnown && elementCount(q.shape) * elementCount(k.shape) > 0;
 }
 
-/** Whether an attention of f32 tensors may as well be given bf16: cuDNN reads and writes them where they are. */
-export function isNarrowAttention(node: Node): boolean {
-  if (node.op !== 'attention' && node.op !== 'attentionGradient') return false;
-  return node.operands[0].dtype === 'f32' && isCudnnAttention(node) && hasRoom(sizesOf(node));
-}
-
-/** Whether tensors of bare tokens have the room that cuDNN asks for. */
-function hasRoom(sizes: AttentionSizes): boolean {
-  const { rows, queries, keys, heads, headSize } = sizes;
-  return [queries, keys].every((tokens) => tokenElements(sizes, tokens) === rows * tokens * heads * headSize);
-}
-
-/** Attention in bfloat16 through cuDNN, with conversions from and to f32 around it unless tensors are bf16. */
-export function lowerAttention(context: AttentionContext, node: NodeOf<'attention'>): LibraryCall {
+/** Attention in bfloat16 through cuDNN; what is stored in f32 is converted on its way there and back. */
+export function lowerAttention(
+  context: AttentionContext,
+  node: NodeOf<'attention'>,
+  storage: Storage,
+): LibraryCall {
   const { device, kernels, cudnn } = context;
   const sizes = sizesOf(node);
   const problem = problemOf(sizes, false);
   const planned = cached(context.forwards, problem, () => attentionForward(cudnn, problem));
   const { tensors, plan } = planned;
-  const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);
-  const isNarrow = node.operands[0].dtype === 'bf16';
-  const converted = (bytes: number) => (isNarrow ? 0 : bytes);
+  const [q, k, v] = node.operands;
+  const borders = new TokenBorders(context, sizes, {
+    q: storage(q),
+    k: storage(k),
+    v: storage(v),
+    y: storage(at(resultsOf(node), 0)),
+  });
   const scratch = namedScratch({
-    q: converted(queryBytes),
-    k: converted(keyBytes),
-    v: converted(keyBytes),
-    y: converted(queryBytes),
+    ...borders.scratch,
     statistics: sizes.segments === undefined ? 0 : statisticBytes,
     workspace: plan.workspaceBytes,
     ...indexSizes(sizes),
   });
-  const convert = conversions(sizes);
   const toHeads = statisticsKernel(sizes, 'heads');
   return {
     scratch: scratch.sizes,
-    kernels: [...(isNarrow ? [] : convert.all), ...indexKernels(sizes), toHeads],
+    kernels: [...borders.conversions, ...indexKernels(sizes), toHeads],
     bind: (addresses) => {
       const [q, k, v, segments] = addresses.inputs as [bigint, bigint, bigint, bigint?];
       const [y, logSum] = addresses.outputs as [bigint, bigint];
-      const scratched = scratch.addresses(addresses);
-      const own = isNarrow ? { ...scratched, q, k, v, y } : scratched;
+      const own = scratch.addresses(addresses);
+      const places = borders.places({ q, k, v, y }, own);
       const isPacked = segments !== undefined;
       const statistics = isPacked ? own.statistics : logSum;
       const run = plan.bind(
         [
-          [tensors.q, own.q],
-          [tensors.k, own.k],
-          [tensors.v, own.v],
-          [tensors.y, own.y],
+          ...(['q', 'k', 'v', 'y'] as const).map((name) => [tensors[name], places[name]] as const),
           [tensors.statistics, statistics],
           ...indexBindings(planned, own),
         ],
@@ -102,18 +91,14 @@ export function lowerAttention(context: AttentionContext, node: NodeOf<'attentio
       );
       return [
         ...bindIndices(kernels, sizes, problem.hasLengths, segments, own),
-        ...(isNarrow
-          ? []
-          : [
-              kernels.bind(convert.query, [q, own.q]),
-              kernels.bind(convert.key, [k, own.k]),
-              kernels.bind(convert.key, [v, own.v]),
-            ]),
+        ...borders.into('q', q, own.q),
+        ...borders.into('k', k, own.k),
+        ...borders.into('v', v, own.v),
         // Tokens in no segment are not written.
-        ...launchIf(isPacked, () => device.clear(own.y, queryBytes)),
+        ...launchIf(isPacked, () => device.clear(places.y, tokenBytes(sizes)[0])),
         ...launchIf(isPacked, () => device.clear(statistics, statisticBytes)),
         run,
-        ...(isNarrow ? [] : [kernels.bind(convert.queryBack, [own.y, y])]),
+        ...borders.back('y', y, own.y),
         ...(isPacked ? [kernels.bind(toHeads, [statistics, logSum])] : []),
       ];
     },
@@ -124,6 +109,7 @@ export function lowerAttention(context: AttentionContext, node: NodeOf<'attentio
 export function lowerAttentionGradient(
   context: AttentionContext,
   node: NodeOf<'attentionGradient'>,
+  storage: Storage,
 ): LibraryCall {
   const { device, kernels, cudnn } = context;
   const sizes = sizesOf(node);
@@ -132,28 +118,30 @@ export function lowerAttentionGradient(
   const { tensors, plan } = planned;
   const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);
-  const isNarrow = node.operands[0].dtype === 'bf16';
-  const converted = (bytes: number) => (isNarrow ? 0 : bytes);
+  const [q, k, v, y, , dy] = node.operands;
+  const [dq, dk, dv] = resultsOf(node) as [Tensor, Tensor, Tensor];
+  const borders = new TokenBorders(context, sizes, {
+    q: storage(q),
+    k: storage(k),
+    v: storage(v),
+    y: storage(y),
+    dy: storage(dy),
+    dq: storage(dq),
+    dk: storage(dk),
+    dv: storage(dv),
+  });
   const scratch = namedScratch({
-    q: converted(queryBytes),
-    k: converted(keyBytes),
-    v: converted(keyBytes),
-    y: converted(queryBytes),
-    dy: converted(queryBytes),
-    dq: converted(queryBytes),
-    dk: converted(keyBytes),
-    dv: converted(keyBytes),
+    ...borders.scratch,
     dqSum: 2 * queryBytes,
     total: statisticBytes,
     statistics: sizes.segments === undefined ? 0 : statisticBytes,
     workspace: plan.workspaceBytes,
     ...indexSizes(sizes),
   });
-  const convert = conversions(sizes);
   const toTokens = statisticsKernel(sizes, 'tokens');
   return {
     scratch: scratch.sizes,
-    kernels: [...(isNarrow ? [] : convert.all), ...indexKernels(sizes), toTokens],
+    kernels: [...borders.conversions, ...indexKernels(sizes), toTokens],
     bind: (addresses) => {
       const [q, k, v, y, logSum, dy, segments] = addresses.inputs as [
         bigint,
@@ -165,14 +153,17 @@ export function lowerAttentionGradient(
         bigint?,
       ];
       const [dq, dk, dv] = addresses.outputs as [bigint, bigint, bigint];
-      const scratched = scratch.addresses(addresses);
-      const own = isNarrow ? { ...scratched, q, k, v, y, dy, dq, dk, dv } : scratched;
+      const own = scratch.addresses(addresses);
+      const given = { q, k, v, y, dy, dq, dk, dv };
+      const places = borders.places(given, own);
       const isPacked = segments !== undefined;
       const run = plan.bind(
         [
-          ...(['q', 'k', 'v', 'y', 'dy', 'dq', 'dk', 'dv', 'dqSum', 'total'] as const).map(
-            (name) => [tensors[name], own[name]] as const,
+          ...(['q', 'k', 'v', 'y', 'dy', 'dq', 'dk', 'dv'] as const).map(
+            (name) => [tensors[name], places[name]] as const,
           ),
+          [tensors.dqSum, own.dqSum],
+          [tensors.total, own.total],
           [tensors.statistics, isPacked ? own.statistics : logSum],
           ...indexBindings(planned, own),
         ],
@@ -181,34 +172,21 @@ export function lowerAttentionGradient(
       const clear = (address: bigint, bytes: number) => () => device.clear(address, bytes);
       return [
         ...bindIndices(kernels, sizes, problem.hasLengths, segments, own),
-        ...(isNarrow
-          ? []
-          : ([
-              [convert.query, q, own.q],
-              [convert.key, k, own.k],
-              [convert.key, v, own.v],
-              [convert.query, y, own.y],
-              [convert.query, dy, own.dy],
-            ] as const)
-        ).map(([kernel, from, to]) => kernels.bind(kernel, [from, to])),
+        ...(['q', 'k', 'v', 'y', 'dy'] as const).flatMap((name) =>
+          borders.into(name, given[name], own[name]),
+        ),
         ...(isPacked
           ? [
               kernels.bind(toTokens, [logSum, own.statistics]),
-              clear(own.dq, queryBytes),
-              clear(own.dk, keyBytes),
-              clear(own.dv, keyBytes),
+              clear(places.dq, queryBytes),
+              clear(places.dk, keyBytes),
+              clear(places.dv, keyBytes),
               // Engines before cuDNN 9.18 read it where no segment is.
               clear(own.workspace, plan.workspaceBytes),
             ]
           : []),
         run,
-        ...(isNarrow
-          ? []
-          : [
-              kernels.bind(convert.queryBack, [own.dq, dq]),
-              kernels.bind(convert.keyBack, [own.dk, dk]),
-              kernels.bind(convert.keyBack, [own.dv, dv]),
-            ]),
+        ...(['dq', 'dk', 'dv'] as const).flatMap((name) => borders.back(name, given[name], own[name])),
       ];
     },
   };
@@ -284,17 +262,6 @@ function indexBindings(
       ? []
       : [[offsets.tokens, own.tokenOffsets] as const, [offsets.statistics, own.statisticOffsets] as const]),
   ];
-}
-
-function conversions(sizes: AttentionSizes) {
-  const { rows, queries, keys, heads, headSize } = sizes;
-  const dense = (tokens: number): PaddedRows => {
-    const [count, channels] = [rows * tokens, heads * headSize];
-    return { rows: count, channels, paddedRows: count, paddedChannels: channels };
-  };
-  const [query, key] = [toBf16Kernel(dense(queries)), toBf16Kernel(dense(keys))];
-  const [queryBack, keyBack] = [fromBf16Kernel(dense(queries)), fromBf16Kernel(dense(keys))];
-  return { query, key, queryBack, keyBack, all: [query, key, queryBack, keyBack] };
 }
 
 function launchIf(condition: boolean, launch: Launch): Launch[] {

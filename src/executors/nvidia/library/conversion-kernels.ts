@@ -12,12 +12,19 @@ export interface PaddedRows {
 
 const threads = 256;
 
-/** f32 [rows, channels] to bf16 [paddedRows, paddedChannels], zeros around it. */
-export function toBf16Kernel({ rows, channels, paddedRows, paddedChannels }: PaddedRows): Kernel {
+/** Whether there are zeros around. */
+export function isPadded({ rows, channels, paddedRows, paddedChannels }: PaddedRows): boolean {
+  return rows !== paddedRows || channels !== paddedChannels;
+}
+
+/** f32 or bf16 [rows, channels] to bf16 [paddedRows, paddedChannels], zeros around it. */
+export function toBf16Kernel(padding: PaddedRows, from: 'f32' | 'bf16' = 'f32'): Kernel {
+  const { rows, channels, paddedRows, paddedChannels } = padding;
+  if (from === 'bf16') return paddingKernel(padding);
   const count = paddedRows * paddedChannels;
   const name = `to_bf16_${rows}_${channels}_${paddedRows}_${paddedChannels}`;
   const value = (offset: string) =>
-    rows === paddedRows && channels === paddedChannels
+    !isPadded(padding)
       ? `x[i + ${offset}]`
       : `(((i + ${offset}) / ${paddedChannels}) < ${rows}LL && ((i + ${offset}) % ${paddedChannels}) < ${channels}` +
         ` ? x[((i + ${offset}) / ${paddedChannels}) * ${channels}LL + (i + ${offset}) % ${paddedChannels}] : 0.0f)`;
@@ -39,8 +46,40 @@ export function toBf16Kernel({ rows, channels, paddedRows, paddedChannels }: Pad
   };
 }
 
-/** bf16 [paddedRows, paddedChannels] to f32 [rows, channels]. */
-export function fromBf16Kernel({ rows, channels, paddedChannels }: PaddedRows): Kernel {
+/** bf16 [rows, channels] with zeros around it. */
+function paddingKernel({ rows, channels, paddedRows, paddedChannels }: PaddedRows): Kernel {
+  const count = paddedRows * paddedChannels;
+  const name = `pad_bf16_${rows}_${channels}_${paddedRows}_${paddedChannels}`;
+  return {
+    name,
+    source: `extern "C" __global__ void ${name}(const unsigned short* __restrict__ x, unsigned short* __restrict__ y) {
+  long long i = blockIdx.x * ${threads}LL + threadIdx.x;
+  if (i >= ${count}LL) return;
+  long long row = i / ${paddedChannels}, channel = i % ${paddedChannels};
+  y[i] = row < ${rows}LL && channel < ${channels} ? x[row * ${channels}LL + channel] : 0;
+}`,
+    ...lines(count),
+  };
+}
+
+/** bf16 [paddedRows, paddedChannels] without the zeros around. */
+function cuttingKernel({ rows, channels, paddedChannels }: PaddedRows): Kernel {
+  const count = rows * channels;
+  const name = `cut_bf16_${rows}_${channels}_${paddedChannels}`;
+  return {
+    name,
+    source: `extern "C" __global__ void ${name}(const unsigned short* __restrict__ x, unsigned short* __restrict__ y) {
+  long long i = blockIdx.x * ${threads}LL + threadIdx.x;
+  if (i < ${count}LL) y[i] = x[(i / ${channels}) * ${paddedChannels}LL + i % ${channels}];
+}`,
+    ...lines(count),
+  };
+}
+
+/** bf16 [paddedRows, paddedChannels] to f32 or bf16 [rows, channels]. */
+export function fromBf16Kernel(padding: PaddedRows, to: 'f32' | 'bf16' = 'f32'): Kernel {
+  const { rows, channels, paddedChannels } = padding;
+  if (to === 'bf16') return cuttingKernel(padding);
   const count = rows * channels;
   const name = `from_bf16_${rows}_${channels}_${paddedChannels}`;
   const dense = channels === paddedChannels;

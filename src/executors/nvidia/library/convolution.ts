@@ -1,13 +1,13 @@
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import type { NodeOf } from '../../../tensor/tensor.ts';
+import { type Node, type NodeOf, resultsOf } from '../../../tensor/tensor.ts';
 import { type Cudnn, CudnnError } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
-import type { Kernel } from '../kernel.ts';
 import type { KernelCache, Launch } from '../kernel-cache.ts';
-import { fromBf16Kernel, type PaddedRows, toBf16Kernel } from './conversion-kernels.ts';
+import type { Storage } from '../storage.ts';
+import { fromBf16Kernel, isPadded, type PaddedRows, toBf16Kernel } from './conversion-kernels.ts';
 import { CudnnGraph, type CudnnPlan, type CudnnTensor } from './cudnn-graph.ts';
-import { type ConvolutionProblem, directConvolution } from './direct-convolution.ts';
-import type { GemmLibrary } from './gemm.ts';
+import { type ConvolutionProblem, directConvolution, type StoredTypes } from './direct-convolution.ts';
+import { type GemmLibrary, gemmType } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
 
 /** A convolution or one of its gradients. */
@@ -45,16 +45,22 @@ const channelMultiple = 8;
  * A convolution: a matrix product where the window is a single position, else cuDNN in bfloat16 with float32 sums,
  * else plain loops in float32.
  */
-export function lowerConvolution(context: ConvolutionContext, node: ConvolutionNode): LibraryCall {
+export function lowerConvolution(
+  context: ConvolutionContext,
+  node: ConvolutionNode,
+  storage: Storage,
+): LibraryCall {
   const problem = problemOf(node);
+  const [a, b] = node.operands;
+  const stored: StoredTypes = [storage(a), storage(b), storage(at(resultsOf(node as Node), 0))];
   if (elementCount(resultShape(problem)) === 0) return { scratch: [], kernels: [], bind: () => [] };
   const isEmpty = elementCount(problem.x) * elementCount(problem.y) === 0;
-  if (isPointwise(problem) && !isEmpty) return asMatmul(context, problem);
+  if (isPointwise(problem) && !isEmpty) return asMatmul(context, problem, stored);
   if (!isEmpty) {
     const planned = context.cudnn && planConvolution(context, context.cudnn, withTwoAxes(problem));
-    if (planned !== undefined) return asCudnn(context, withTwoAxes(problem), planned);
+    if (planned !== undefined) return asCudnn(context, withTwoAxes(problem), planned, stored);
   }
-  const kernel = directConvolution(problem);
+  const kernel = directConvolution(problem, stored);
   return {
     scratch: [],
     kernels: [kernel],
@@ -104,16 +110,21 @@ function isPointwise({ kernel, strides, padding }: ConvolutionProblem): boolean 
 }
 
 /** y [P, Cout] = x [P, Cin] kernel^T, and its two gradients. */
-function asMatmul({ gemm }: ConvolutionContext, problem: ConvolutionProblem): LibraryCall {
+function asMatmul(
+  { gemm }: ConvolutionContext,
+  problem: ConvolutionProblem,
+  [operands, , result]: StoredTypes,
+): LibraryCall {
   const positions = elementCount(problem.y.slice(0, -1));
   const [cin, cout] = [at(problem.x, problem.x.length - 1), at(problem.y, problem.y.length - 1)];
-  const common = { batch: 1, strideA: 0, strideB: 0, alignment: 16, dtype: 'f32' } as const;
+  const common = { batch: 1, strideA: 0, strideB: 0, alignment: 16 } as const;
+  const types = { dtype: gemmType(operands), result: gemmType(result) };
   const products = {
     forward: { m: positions, n: cout, k: cin, transposeA: false, transposeB: true },
     inputGradient: { m: positions, n: cin, k: cout, transposeA: false, transposeB: false },
     kernelGradient: { m: cout, n: cin, k: positions, transposeA: true, transposeB: false },
   };
-  const plan = gemm.plan({ ...products[problem.kind], ...common });
+  const plan = gemm.plan({ ...products[problem.kind], ...common, ...types });
   return {
     scratch: [],
     kernels: [],
@@ -177,26 +188,37 @@ function paddedBytes({ paddedRows, paddedChannels }: PaddedRows): number {
   return 2 * paddedRows * paddedChannels;
 }
 
+/** Brings tensors to cuDNN, which takes bf16 of channels in eights, and back; what is stored so stays where it is. */
 function asCudnn(
   { kernels }: ConvolutionContext,
   problem: ConvolutionProblem,
   { plan, tensors }: CudnnConvolution,
+  stored: StoredTypes,
 ): LibraryCall {
-  const [a, b, out] = rolesOf(problem);
-  const [before, after]: [Kernel[], Kernel] = [
-    [toBf16Kernel(rowsOf(problem, a)), toBf16Kernel(rowsOf(problem, b))],
-    fromBf16Kernel(rowsOf(problem, out)),
-  ];
-  const sizes = [a, b, out].map((role) => paddedBytes(rowsOf(problem, role)));
+  const roles = rolesOf(problem);
+  const rows = roles.map((role) => rowsOf(problem, role));
+  const isDirect = rows.map((one, index) => stored[index] === 'bf16' && !isPadded(one));
+  const conversions = rows.map((one, index) =>
+    (index < 2 ? toBf16Kernel : fromBf16Kernel)(one, stored[index] === 'bf16' ? 'bf16' : 'f32'),
+  );
   return {
-    scratch: [...sizes, plan.workspaceBytes],
-    kernels: [...before, after],
+    scratch: [...rows.map((one, index) => (isDirect[index] ? 0 : paddedBytes(one))), plan.workspaceBytes],
+    kernels: conversions.filter((_, index) => !isDirect[index]),
     bind: ({ inputs, outputs, scratch }): Launch[] => {
-      const addresses = [a, b, out].map((role, index) => [tensors[role], at(scratch, index)] as const);
+      const given = [...inputs, ...outputs];
+      const places = roles.map((_, index) => at(isDirect[index] ? given : scratch, index));
+      const convert = (index: number): Launch[] => {
+        const way = [at(given, index), at(places, index)];
+        return isDirect[index] ? [] : [kernels.bind(at(conversions, index), index < 2 ? way : way.reverse())];
+      };
       return [
-        ...before.map((kernel, index) => kernels.bind(kernel, [at(inputs, index), at(scratch, index)])),
-        plan.bind(addresses, at(scratch, 3)),
-        kernels.bind(after, [at(scratch, 2), at(outputs, 0)]),
+        ...convert(0),
+        ...convert(1),
+        plan.bind(
+          roles.map((role, index) => [tensors[role], at(places, index)] as const),
+          at(scratch, 3),
+        ),
+        ...convert(2),
       ];
     },
   };

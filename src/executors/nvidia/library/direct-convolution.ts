@@ -1,7 +1,9 @@
 import { createHash } from 'node:crypto';
+import type { DType } from '../../../tensor/dtype.ts';
 import { at, elementCount, rowMajorStrides, type Shape } from '../../../tensor/shape.ts';
 import type { ConvolutionGeometry } from '../../../tensor/vocabulary.ts';
 import type { Kernel } from '../kernel.ts';
+import { storageType } from '../plain/expression.ts';
 import { lines } from './conversion-kernels.ts';
 
 /** Shapes of a convolution y = x * kernel, channels last, and which of the three is computed from the others. */
@@ -17,17 +19,42 @@ export interface ConvolutionProblem extends ConvolutionGeometry {
 
 /**
  * A convolution as plain loops in float32: exact and slow. For strict precision, and where cuDNN has no engine. The
- * parameters are the two given tensors, in the order of the operation, and the result.
+ * parameters are the two given tensors, in the order of the operation, and the result, each as it is stored.
  */
-export function directConvolution(problem: ConvolutionProblem): Kernel {
-  const body = bodies[problem.kind](problem);
-  const name = `convolution_${problem.kind}_${createHash('sha256').update(body.code).digest('hex').slice(0, 12)}`;
+export function directConvolution(problem: ConvolutionProblem, stored: StoredTypes): Kernel {
+  const [a, b, out] = stored.map(storageType);
+  const body = bodies[problem.kind](problem, memoryOf(stored));
+  const hash = createHash('sha256').update(`${body.code}${stored.filter((dtype) => dtype !== 'f32')}`);
+  const name = `convolution_${problem.kind}_${hash.digest('hex').slice(0, 12)}`;
   return {
     name,
-    source: `extern "C" __global__ void ${name}(const float* __restrict__ a, const float* __restrict__ b, float* __restrict__ out) {
+    source: `extern "C" __global__ void ${name}(const ${a}* __restrict__ a, const ${b}* __restrict__ b, ${out}* __restrict__ out) {
 ${body.code}
 }`,
     ...body.launch,
+  };
+}
+
+/** How the two operands and the result of a convolution lie in memory. */
+export type StoredTypes = readonly [a: DType, b: DType, out: DType];
+
+/** C of what reads and writes memory. */
+interface Memory {
+  readonly a: string;
+  readonly b: string;
+  /** An element behind a pointer into an operand. */
+  readonly get: (operand: 'a' | 'b', pointer: string, index: string) => string;
+  readonly put: (index: string, value: string) => string;
+}
+
+function memoryOf([a, b, out]: StoredTypes): Memory {
+  const types = { a, b };
+  return {
+    a: storageType(a),
+    b: storageType(b),
+    get: (operand, pointer, index) =>
+      types[operand] === 'f32' ? `${pointer}[${index}]` : `get(${pointer}, ${index})`,
+    put: (index, value) => (out === 'f32' ? `out[${index}] = ${value};` : `put(out, ${index}, ${value});`),
   };
 }
 
@@ -38,8 +65,10 @@ interface Body {
 
 const reducers = 128;
 
-const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionProblem) => Body>> = {
-  forward: (problem) => {
+const bodies: Readonly<
+  Record<ConvolutionProblem['kind'], (problem: ConvolutionProblem, memory: Memory) => Body>
+> = {
+  forward: (problem, { a, b, get, put }) => {
     const { y, kernel } = problem;
     const cin = at(kernel, kernel.length - 1);
     const count = elementCount(y);
@@ -52,16 +81,16 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
     kernel,
     `${inputPositions(problem)}
     if (${inside(problem)}) {
-      const float* xs = a + ${inputOffset(problem, 'p0')};
-      const float* ks = b + ${kernelOffset(problem, `p${y.length - 1}`)};
-      for (int c = 0; c < ${cin}; c++) sum += xs[c] * ks[c];
+      const ${a}* xs = a + ${inputOffset(problem, 'p0')};
+      const ${b}* ks = b + ${kernelOffset(problem, `p${y.length - 1}`)};
+      for (int c = 0; c < ${cin}; c++) sum += ${get('a', 'xs', 'c')} * ${get('b', 'ks', 'c')};
     }`,
   )}
-  out[index] = sum;`,
+  ${put('index', 'sum')}`,
       launch: lines(count),
     };
   },
-  inputGradient: (problem) => {
+  inputGradient: (problem, { a, b, get, put }) => {
     const { x, y, kernel, strides, padding } = problem;
     const cout = at(kernel, 0);
     const count = elementCount(x);
@@ -82,17 +111,17 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
     kernel,
     `${outputs.join(' ')}
     if (${valid.join(' && ') || 'true'}) {
-      const float* ys = a + ${offset(['p0', ...spatial, '0'], y)};
-      const float* ks = b + ${kernelOffset(problem, '0')} + p${x.length - 1};
-      for (int c = 0; c < ${cout}; c++) sum += ys[c] * ks[c * ${elementCount(kernel.slice(1))}LL];
+      const ${a}* ys = a + ${offset(['p0', ...spatial, '0'], y)};
+      const ${b}* ks = b + ${kernelOffset(problem, '0')} + p${x.length - 1};
+      for (int c = 0; c < ${cout}; c++) sum += ${get('a', 'ys', 'c')} * ${get('b', 'ks', `c * ${elementCount(kernel.slice(1))}LL`)};
     }`,
   )}
-  out[index] = sum;`,
+  ${put('index', 'sum')}`,
       launch: lines(count),
     };
   },
   // A block for each weight: its threads share the positions of all samples.
-  kernelGradient: (problem) => {
+  kernelGradient: (problem, { get, put }) => {
     const { y, kernel } = problem;
     const positions = elementCount(y.slice(0, -1));
     const taps = kernel.slice(1, -1).map((_, axis) => `int t${axis} = k${axis + 1};`);
@@ -105,7 +134,7 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
     ${unravel('p', 'index', y.slice(0, -1))}
     ${inputPositions(problem)}
     if (${inside(problem)})
-      sum += a[${inputOffset(problem, 'p0')} + k${last}] * b[index * ${at(y, y.length - 1)}LL + k0];
+      sum += ${get('a', 'a', `${inputOffset(problem, 'p0')} + k${last}`)} * ${get('b', 'b', `index * ${at(y, y.length - 1)}LL + k0`)};
   }
   __shared__ float sums[${reducers}];
   sums[threadIdx.x] = sum;
@@ -114,7 +143,7 @@ const bodies: Readonly<Record<ConvolutionProblem['kind'], (problem: ConvolutionP
     if (threadIdx.x < half) sums[threadIdx.x] += sums[threadIdx.x + half];
     __syncthreads();
   }
-  if (threadIdx.x == 0) out[blockIdx.x] = sums[0];`,
+  if (threadIdx.x == 0) ${put('blockIdx.x', 'sums[0]')}`,
       launch: { grid: [elementCount(kernel), 1, 1], block: [reducers, 1, 1], sharedBytes: 0 },
     };
   },

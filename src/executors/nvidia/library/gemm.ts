@@ -1,3 +1,5 @@
+import type { DType } from '../../../tensor/dtype.ts';
+import type { Precision } from '../../executor.ts';
 import {
   type CublasLt,
   computeTypes,
@@ -11,10 +13,18 @@ import {
 import { NativeMemory } from '../bindings/native.ts';
 import type { Device } from '../device.ts';
 import type { Launch } from '../kernel-cache.ts';
-import type { Precision } from './library-call.ts';
 
 /** Element types that cuBLASLt multiplies; sums are in float32. */
 export type GemmType = keyof typeof cudaTypes;
+
+/**
+ * A dtype as a {@link GemmType}.
+ * @throws Error for one that cuBLASLt does not multiply.
+ */
+export function gemmType(dtype: DType): GemmType {
+  if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') return dtype;
+  throw new Error(`cuBLASLt does not multiply ${dtype}`);
+}
 
 /** A batch of row-major products y [m, n] = a [m, k] b [k, n], each operand stored transposed if so marked. */
 export interface Gemm {
@@ -23,7 +33,9 @@ export interface Gemm {
   readonly k: number;
   readonly transposeA: boolean;
   readonly transposeB: boolean;
+  /** Of a and b, and of y: the same, or f32. */
   readonly dtype: GemmType;
+  readonly result: GemmType;
   readonly batch: number;
   /** Elements from one matrix of the batch to the next; 0 for one that all share. */
   readonly strideA: number;
@@ -115,7 +127,7 @@ export class GemmPlan {
     this.lt = lt;
     this.stream = stream;
     this.workspace = workspace;
-    const { m, n, k, transposeA, transposeB, batch, strideA, strideB, dtype } = gemm;
+    const { m, n, k, transposeA, transposeB, batch, strideA, strideB, dtype, result } = gemm;
     const compute = dtype === 'f32' && precision !== 'fp32' ? computeTypes.tf32 : computeTypes.f32;
     const out = new NativeMemory(8);
     lt.check(lt.cublasLtMatmulDescCreate(out.bytes, compute, cudaTypes.f32), 'cublasLtMatmulDescCreate');
@@ -123,12 +135,12 @@ export class GemmPlan {
     // cuBLASLt is column-major: a row-major matrix is the transpose of what it sees, and y^T = b^T a^T.
     this.set(descriptorAttributes.transposeA, transposeB);
     this.set(descriptorAttributes.transposeB, transposeA);
-    const layout = (rows: number, columns: number, stride: number) =>
-      this.layout(cudaTypes[dtype], rows, columns, batch, stride);
+    const layout = (rows: number, columns: number, stride: number, type = dtype) =>
+      this.layout(cudaTypes[type], rows, columns, batch, stride);
     this.layouts = [
       transposeA ? layout(m, k, strideA) : layout(k, m, strideA),
       transposeB ? layout(k, n, strideB) : layout(n, k, strideB),
-      layout(n, m, m * n),
+      layout(n, m, m * n, result),
     ];
     this.count = this.findAlgorithms(gemm);
   }

@@ -1,17 +1,18 @@
 import type { Node } from '../../../tensor/tensor.ts';
+import type { Precision } from '../../executor.ts';
 import { type Cudnn, openCudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
 import type { KernelCache } from '../kernel-cache.ts';
+import type { Storage } from '../storage.ts';
 import {
   type AttentionContext,
   isCudnnAttention,
-  isNarrowAttention,
   lowerAttention,
   lowerAttentionGradient,
 } from './attention.ts';
 import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
 import { GemmLibrary } from './gemm.ts';
-import type { LibraryCall, Precision } from './library-call.ts';
+import type { LibraryCall } from './library-call.ts';
 import { lowerMatmul } from './matmul.ts';
 
 /** cuBLASLt and cuDNN on one GPU, with what was planned with them. */
@@ -53,26 +54,21 @@ export class Libraries {
     }
   }
 
-  /** Whether a node of f32 tensors is computed in bf16 here, and may as well be given bf16. */
-  isNarrow(node: Node): boolean {
-    return this.attention !== undefined && isNarrowAttention(node);
-  }
-
-  /** How a node that is {@link takes}n is computed. */
-  lower(node: Node): LibraryCall {
+  /** How a node that is {@link takes}n is computed, its tensors being stored so. */
+  lower(node: Node, storage: Storage): LibraryCall {
     const { device, kernels, gemm, cudnn, attention } = this;
     switch (node.op) {
       case 'matmul':
-        return lowerMatmul(device, gemm, node);
+        return lowerMatmul(device, gemm, node, storage);
       case 'convolution':
       case 'convolutionInputGradient':
       case 'convolutionKernelGradient':
-        return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node);
+        return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node, storage);
       case 'attention':
-        if (attention !== undefined) return lowerAttention(attention, node);
+        if (attention !== undefined) return lowerAttention(attention, node, storage);
         break;
       case 'attentionGradient':
-        if (attention !== undefined) return lowerAttentionGradient(attention, node);
+        if (attention !== undefined) return lowerAttentionGradient(attention, node, storage);
         break;
     }
     throw new Error(`no library computes ${node.op}`);

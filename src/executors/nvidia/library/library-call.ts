@@ -2,9 +2,6 @@ import { at } from '../../../tensor/shape.ts';
 import type { Kernel } from '../kernel.ts';
 import type { Launch } from '../kernel-cache.ts';
 
-/** Precision of products: exact float32, or TF32 (19 bits) with attention and convolutions in bfloat16. */
-export type Precision = 'fp32' | 'tf32';
-
 /** How a node is computed by libraries, possibly with small kernels around them. */
 export interface LibraryCall {
   /** Bytes of each piece of memory that it needs for itself while it runs. */

@@ -1,8 +1,9 @@
 import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import type { NodeOf } from '../../../tensor/tensor.ts';
+import { type NodeOf, Tensor } from '../../../tensor/tensor.ts';
 import type { Device } from '../device.ts';
-import type { Gemm, GemmLibrary, GemmType } from './gemm.ts';
+import { ownStorage, type Storage } from '../storage.ts';
+import { type Gemm, type GemmLibrary, gemmType } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
 
 /** Products of a whole matmul node: the same batched product, from several positions of its operands. */
@@ -13,13 +14,19 @@ export interface MatmulPlan {
 }
 
 /** A matmul node through cuBLASLt. */
-export function lowerMatmul(device: Device, library: GemmLibrary, node: NodeOf<'matmul'>): LibraryCall {
-  const { shape, dtype } = at(node.results, 0);
-  const bytes = bytesPerElement(dtype);
-  const plan = planMatmul(node);
+export function lowerMatmul(
+  device: Device,
+  library: GemmLibrary,
+  node: NodeOf<'matmul'>,
+  storage: Storage,
+): LibraryCall {
+  const { shape } = at(node.results, 0);
+  const plan = planMatmul(node, storage);
+  const bytes = BigInt(bytesPerElement(plan.gemm.dtype));
+  const resultBytes = bytesPerElement(plan.gemm.result);
   if (elementCount(shape) === 0) return { scratch: [], kernels: [], bind: () => [] };
   if (plan.gemm.k === 0) {
-    const clear = (y: bigint) => () => device.clear(y, bytes * elementCount(shape));
+    const clear = (y: bigint) => () => device.clear(y, resultBytes * elementCount(shape));
     return { scratch: [], kernels: [], bind: ({ outputs }) => [clear(at(outputs, 0))] };
   }
   const product = library.plan(plan.gemm);
@@ -29,9 +36,9 @@ export function lowerMatmul(device: Device, library: GemmLibrary, node: NodeOf<'
     bind: ({ inputs, outputs }) =>
       plan.starts.map(([a, b, y]) =>
         product.bind(
-          at(inputs, 0) + BigInt(a * bytes),
-          at(inputs, 1) + BigInt(b * bytes),
-          at(outputs, 0) + BigInt(y * bytes),
+          at(inputs, 0) + BigInt(a) * bytes,
+          at(inputs, 1) + BigInt(b) * bytes,
+          at(outputs, 0) + BigInt(y * resultBytes),
         ),
       ),
   };
@@ -41,13 +48,14 @@ export function lowerMatmul(device: Device, library: GemmLibrary, node: NodeOf<'
  * Finds the fewest batched products that make a matmul with broadcast leading axes. A matrix shared by a whole batch
  * is one product over all rows; otherwise the last axes along which both operands advance evenly are one batch.
  */
-export function planMatmul({ operands: [a, b], attributes, results }: NodeOf<'matmul'>): MatmulPlan {
-  const { transposeA, transposeB } = attributes;
-  const y = at(results, 0);
+export function planMatmul(node: NodeOf<'matmul'>, storage: Storage = ownStorage): MatmulPlan {
+  const { transposeA, transposeB } = node.attributes;
+  const [a, b] = node.operands;
+  const y = new Tensor(node, 0);
   const [m, n] = [at(y.shape, y.shape.length - 2), at(y.shape, y.shape.length - 1)];
   const k = at(a.shape, a.shape.length - (transposeA ? 2 : 1));
   const [batchA, batchB, batchY] = [a.shape.slice(0, -2), b.shape.slice(0, -2), y.shape.slice(0, -2)];
-  const common = { n, k, transposeA, transposeB, dtype: gemmType(y.dtype) };
+  const common = { n, k, transposeA, transposeB, dtype: gemmType(storage(a)), result: gemmType(storage(y)) };
   if (!transposeA && elementCount(batchB) === 1 && elementCount(batchA) === elementCount(batchY)) {
     const gemm = { ...common, m: m * elementCount(batchY), batch: 1, strideA: 0, strideB: 0, alignment: 16 };
     return { gemm, starts: [[0, 0, 0]] };
@@ -70,7 +78,7 @@ export function planMatmul({ operands: [a, b], attributes, results }: NodeOf<'ma
     index.reduce((sum, value, j) => sum + value * at(stepsB, j), 0),
     i * batch * m * n,
   ]);
-  const bytes = bytesPerElement(y.dtype);
+  const bytes = Math.min(bytesPerElement(common.dtype), bytesPerElement(common.result));
   const alignment = starts.flat().reduce((least, start) => Math.min(least, alignmentOf(start * bytes)), 16);
   return { gemm: { ...common, m, batch, strideA, strideB, alignment }, starts };
 }
@@ -92,9 +100,4 @@ function positions(shape: Shape): number[][] {
 /** Largest power of two up to 16 that divides an address. */
 function alignmentOf(address: number): number {
   return [16, 8, 4, 2].find((power) => address % power === 0) ?? 1;
-}
-
-function gemmType(dtype: string): GemmType {
-  if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') return dtype;
-  throw new Error(`cuBLASLt does not multiply ${dtype}`);
 }

@@ -1,6 +1,7 @@
 import { at } from '../../../tensor/shape.ts';
 import { type NodeOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
+import type { Storage } from '../storage.ts';
 import { literal } from './expression.ts';
 import { namedKernel } from './named-kernel.ts';
 
@@ -8,9 +9,12 @@ import { namedKernel } from './named-kernel.ts';
  * Attention in float32, a warp for each query or key, its scores in shared memory: exact and slow, for strict precision
  * and shapes that cuDNN has no engine for.
  */
-export function attentionKernels(node: NodeOf<'attention'> | NodeOf<'attentionGradient'>): readonly Stage[] {
+export function attentionKernels(
+  node: NodeOf<'attention'> | NodeOf<'attentionGradient'>,
+  storage: Storage,
+): readonly Stage[] {
   const [q, k] = node.operands;
-  if (q.dtype !== 'f32') throw new Error(`attention has no kernel for ${q.dtype}`);
+  if (storage(q) !== 'f32') throw new Error(`attention has no kernel for ${storage(q)}`);
   const [B, S, H, D] = [at(q.shape, 0), at(q.shape, 1), at(q.shape, 2), at(q.shape, 3)];
   const T = at(k.shape, 1);
   const segments = node.op === 'attention' ? node.operands[3] : node.operands[6];

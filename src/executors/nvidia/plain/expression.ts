@@ -3,6 +3,7 @@ import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from '../../../tensor/float1
 import { at, rowMajorStrides, type Shape } from '../../../tensor/shape.ts';
 import { type Node, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Op } from '../../../tensor/vocabulary.ts';
+import type { Storage } from '../storage.ts';
 
 /** C type of a dtype in memory. */
 export function storageType(dtype: DType): string {
@@ -62,6 +63,8 @@ export function isPointwise(node: Node): boolean {
 export interface KernelContext {
   /** Whether a tensor is computed inside the kernels that use it. */
   readonly isInlined: (tensor: Tensor) => boolean;
+  /** How tensors lie in memory. */
+  readonly storage: Storage;
   /** C type of indices: 32 bits unless some tensor is larger. */
   readonly indexType: 'int' | 'long long';
 }

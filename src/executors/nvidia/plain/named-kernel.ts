@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { elementCount } from '../../../tensor/shape.ts';
 import type { Tensor } from '../../../tensor/tensor.ts';
 import type { Kernel } from '../kernel.ts';
-import { storageType } from './expression.ts';
+import { type KernelContext, storageType } from './expression.ts';
 
 /** Threads of most blocks. */
 export const threads = 256;
@@ -12,12 +12,12 @@ export function kernelOf(
   kind: string,
   inputs: readonly Tensor[],
   output: Tensor,
-  indexType: 'int' | 'long long',
+  { indexType, storage }: Pick<KernelContext, 'indexType' | 'storage'>,
   body: readonly string[],
 ): Kernel {
   const count = elementCount(output.shape);
-  const parameters = inputs.map(({ dtype }, i) => `const ${storageType(dtype)}* x${i}`);
-  const rest = `(${[...parameters, `${storageType(output.dtype)}* y`].join(', ')}) {
+  const parameters = inputs.map((input, i) => `const ${storageType(storage(input))}* x${i}`);
+  const rest = `(${[...parameters, `${storageType(storage(output))}* y`].join(', ')}) {
   const ${indexType} i = (${indexType})blockIdx.x * ${threads} + threadIdx.x;
   if (i >= ${count}) return;
   ${body.join('\n  ')}

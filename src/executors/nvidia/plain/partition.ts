@@ -1,8 +1,17 @@
 import { elementCount } from '../../../tensor/shape.ts';
-import { type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
-import type { Partition, Stage } from '../kernel.ts';
+import {
+  type Graph,
+  type Node,
+  type NodeOf,
+  operandsOf,
+  resultsOf,
+  type Tensor,
+} from '../../../tensor/tensor.ts';
+import type { Partition, PartitionPolicy, Stage } from '../kernel.ts';
+import { isWidening } from '../narrowing.ts';
+import { ownStorage } from '../storage.ts';
 import { attentionKernels } from './attention.ts';
-import { ExpressionWriter, isPointwise, type KernelContext, resultOf, storageType } from './expression.ts';
+import { ExpressionWriter, isPointwise, type KernelContext, resultOf } from './expression.ts';
 import { chooseInlined, type Inlining } from './inlining.ts';
 import { kernelOf } from './named-kernel.ts';
 import { reductionStages } from './reduction.ts';
@@ -14,7 +23,7 @@ import { scatterKernel } from './scatter.ts';
  * kernel is in memory.
  */
 export const partition: Partition = (graph, policy) => {
-  const context = contextOf(graph, policy.takes);
+  const context = contextOf(graph, policy);
   const stages: Stage[] = [];
   for (const node of graph.nodes) {
     if (node.op === 'input') continue;
@@ -37,7 +46,8 @@ export const partition: Partition = (graph, policy) => {
 export function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
   switch (node.op) {
     case 'reshape':
-      if (!context.isInlined(node.operands[0]))
+    case 'cast':
+      if (isViewOfMemory(node, context) && !context.isInlined(node.operands[0]))
         return [{ kind: 'view', input: node.operands[0], output: resultOf(node) }];
       return [pointwiseStage(node, context)];
     case 'allReduce':
@@ -52,16 +62,21 @@ export function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
     case 'layerNorm':
     case 'rmsNorm':
       return [
-        { kind: 'kernel', kernel: rowKernel(node), inputs: [node.operands[0]], outputs: [resultOf(node)] },
+        {
+          kind: 'kernel',
+          kernel: rowKernel(node, context.storage),
+          inputs: [node.operands[0]],
+          outputs: [resultOf(node)],
+        },
       ];
     case 'attention':
     case 'attentionGradient':
-      return attentionKernels(node);
+      return attentionKernels(node, context.storage);
     case 'scatterAdd':
       return [
         {
           kind: 'kernel',
-          kernel: scatterKernel(node),
+          kernel: scatterKernel(node, context.storage),
           inputs: [...node.operands],
           outputs: [resultOf(node)],
         },
@@ -71,30 +86,41 @@ export function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
   }
 }
 
+/** Whether a node leaves what is in memory as it is: a reshape, or bf16 under the name of f32. */
+export function isViewOfMemory(
+  node: Node,
+  { storage }: Pick<KernelContext, 'storage'>,
+): node is NodeOf<'reshape'> | NodeOf<'cast'> {
+  return node.op === 'reshape' || (isWidening(node) && storage(resultOf(node)) === 'bf16');
+}
+
 /** A kernel with a thread for each element of a node's result; its operands may be inlined. */
 function pointwiseStage(node: Node, context: KernelContext): Stage {
   const output = resultOf(node);
   const writer = new ExpressionWriter(context);
   const value = writer.computed(node, writer.unravelHome(output.shape));
   const inPlace = writer.inputs.flatMap((input, position): (readonly [number, number])[] =>
-    writer.scattered.has(position) || storageType(input.dtype) !== storageType(output.dtype)
+    writer.scattered.has(position) || context.storage(input) !== context.storage(output)
       ? []
       : [[position, 0]],
   );
-  const kernel = kernelOf('pointwise', writer.inputs, output, context.indexType, [
+  const kernel = kernelOf('pointwise', writer.inputs, output, context, [
     ...writer.lines,
     `put(y, i, ${value});`,
   ]);
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs: writer.inputs, outputs: [output] };
 }
 
-/** Index type and inlining of a graph. */
-export function contextOf(graph: Graph, takes: (node: Node) => boolean): KernelContext & Inlining {
+/** Index type, storage and inlining of a graph. */
+export function contextOf(
+  graph: Graph,
+  { takes, storage = ownStorage }: PartitionPolicy,
+): KernelContext & Inlining {
   const largest = graph.nodes.reduce(
     (most, { results }) => Math.max(most, ...results.map(({ shape }) => elementCount(shape))),
     0,
   );
-  return { ...chooseInlined(graph, takes), indexType: largest < 2 ** 30 ? 'int' : 'long long' };
+  return { ...chooseInlined(graph, takes), storage, indexType: largest < 2 ** 30 ? 'int' : 'long long' };
 }
 /** Whether a constant of one value has a use that reads memory. */
 export function isNeededInMemory(graph: Graph, constant: Node, takes: (node: Node) => boolean): boolean {

@@ -49,6 +49,26 @@ __device__ __forceinline__ float block_max(float x) {
   for (int warp = 1; warp < 8; warp++) x = larger(x, parts[warp]);
   return x;
 }
+__device__ __forceinline__ float block_sum(float x, int warps) {
+  __shared__ float parts[8];
+  x = warp_sum(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = parts[0];
+  for (int warp = 1; warp < warps; warp++) x += parts[warp];
+  return x;
+}
+__device__ __forceinline__ float block_max(float x, int warps) {
+  __shared__ float parts[8];
+  x = warp_max(x);
+  __syncthreads();
+  if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
+  __syncthreads();
+  x = parts[0];
+  for (int warp = 1; warp < warps; warp++) x = larger(x, parts[warp]);
+  return x;
+}
 __device__ __forceinline__ void load4(float* r, const float* p, long long i) { const float4 v = *(const float4*)(p + i); r[0] = v.x; r[1] = v.y; r[2] = v.z; r[3] = v.w; }
 __device__ __forceinline__ void load2(float* r, const float* p, long long i) { const float2 v = *(const float2*)(p + i); r[0] = v.x; r[1] = v.y; }
 __device__ __forceinline__ void store4(float* p, long long i, const float* r) { *(float4*)(p + i) = make_float4(r[0], r[1], r[2], r[3]); }
@@ -58,4 +78,13 @@ __device__ __forceinline__ void load2(float* r, const bf16* p, long long i) { co
 __device__ __forceinline__ void load4(float* r, const bf16* p, long long i) { const uint2 v = *(const uint2*)(p + i); r[0] = __uint_as_float(v.x << 16); r[1] = __uint_as_float(v.x & 0xffff0000u); r[2] = __uint_as_float(v.y << 16); r[3] = __uint_as_float(v.y & 0xffff0000u); }
 __device__ __forceinline__ void store2(bf16* p, long long i, const float* r) { *(unsigned*)(p + i) = bf16_pair(r[0], r[1]); }
 __device__ __forceinline__ void store4(bf16* p, long long i, const float* r) { *(uint2*)(p + i) = make_uint2(bf16_pair(r[0], r[1]), bf16_pair(r[2], r[3])); }
+__device__ __forceinline__ void load8(float* r, const float* p, long long i) { load4(r, p, i); load4(r + 4, p, i + 4); }
+__device__ __forceinline__ void store8(float* p, long long i, const float* r) { store4(p, i, r); store4(p, i + 4, r + 4); }
+__device__ __forceinline__ void load8(float* r, const bf16* p, long long i) {
+  const uint4 v = *(const uint4*)(p + i);
+  const unsigned pairs[4] = {v.x, v.y, v.z, v.w};
+  #pragma unroll
+  for (int k = 0; k < 4; k++) { r[2 * k] = __uint_as_float(pairs[k] << 16); r[2 * k + 1] = __uint_as_float(pairs[k] & 0xffff0000u); }
+}
+__device__ __forceinline__ void store8(bf16* p, long long i, const float* r) { *(uint4*)(p + i) = make_uint4(bf16_pair(r[0], r[1]), bf16_pair(r[2], r[3]), bf16_pair(r[4], r[5]), bf16_pair(r[6], r[7])); }
 `;

@@ -34,13 +34,13 @@ export function reductionStages(node: NodeOf<'sum' | 'max'>, context: KernelCont
   const join = node.op === 'sum' ? 'plus' : 'larger';
   const initial = node.op === 'sum' ? '0' : type === 'float' ? '-INF' : '(-2147483647 - 1)';
   const partial = parts === 1 ? output : partialTensor(parts, outputs, output);
-  const parameters = writer.inputs.map(({ dtype }, i) => `const ${storageType(dtype)}* x${i}`);
+  const parameters = writer.inputs.map((input, i) => `const ${storageType(context.storage(input))}* x${i}`);
   const [lane, slot] = alongRows
     ? [`threadIdx.x % ${lanes}`, `threadIdx.x / ${lanes}`]
     : [`threadIdx.x / ${columns}`, `threadIdx.x % ${columns}`];
   const kernel = namedKernel(
     node.op,
-    `(${[...parameters, `${storageType(partial.dtype)}* y`].join(', ')}) {
+    `(${[...parameters, `${storageType(context.storage(partial))}* y`].join(', ')}) {
   __shared__ ${type} shared[${threads}];
   const int lane = ${lane}, slot = ${slot};
   const ${context.indexType} column = (${context.indexType})blockIdx.x * ${columns} + slot;
@@ -66,7 +66,7 @@ export function reductionStages(node: NodeOf<'sum' | 'max'>, context: KernelCont
   if (parts === 1) return [first];
   const second = namedKernel(
     `${node.op}_parts`,
-    `(const ${storageType(partial.dtype)}* x, ${storageType(output.dtype)}* y) {
+    `(const ${storageType(partial.dtype)}* x, ${storageType(context.storage(output))}* y) {
   const long long i = blockIdx.x * ${threads}LL + threadIdx.x;
   if (i >= ${outputs}LL) return;
   ${type} total = ${initial};

@@ -1,18 +1,23 @@
 import { at, elementCount } from '../../../tensor/shape.ts';
 import type { NodeOf } from '../../../tensor/tensor.ts';
 import type { Kernel } from '../kernel.ts';
-import { literal, storageType } from './expression.ts';
+import type { Storage } from '../storage.ts';
+import { literal, resultOf, storageType } from './expression.ts';
 import { namedKernel } from './named-kernel.ts';
 
 /** Rows per block: a warp for each. */
 const rowsPerBlock = 8;
 
 /** Softmax or a norm along the last axis, a warp for each row. */
-export function rowKernel(node: NodeOf<'softmax'> | NodeOf<'layerNorm'> | NodeOf<'rmsNorm'>): Kernel {
-  const [{ shape, dtype }] = node.operands;
+export function rowKernel(
+  node: NodeOf<'softmax'> | NodeOf<'layerNorm'> | NodeOf<'rmsNorm'>,
+  storage: Storage,
+): Kernel {
+  const [x] = node.operands;
+  const { shape } = x;
   const length = at(shape, shape.length - 1);
   const rows = length === 0 ? 0 : elementCount(shape) / length;
-  const type = storageType(dtype);
+  const [from, to] = [x, resultOf(node)].map((tensor) => storageType(storage(tensor)));
   const each = (body: string) => `for (int c = lane; c < ${length}; c += 32) ${body}`;
   const bodies = {
     softmax: () => `float most = -INF;
@@ -37,7 +42,7 @@ export function rowKernel(node: NodeOf<'softmax'> | NodeOf<'layerNorm'> | NodeOf
   const body = node.op === 'softmax' ? bodies.softmax() : bodies[node.op](node.attributes.epsilon);
   return namedKernel(
     node.op,
-    `(const ${type}* x, ${type}* y) {
+    `(const ${from}* x, ${to}* y) {
   const int lane = threadIdx.x % 32;
   const long long row = blockIdx.x * ${rowsPerBlock}LL + threadIdx.x / 32;
   if (row >= ${rows}LL) return;

@@ -78,10 +78,19 @@ export function sourceOf(prelude: string, kernels: readonly Kernel[]): string {
     header,
     withoutAssembly(prelude),
     ...kernels.map(({ source }) =>
-      source.replace(
-        /extern __shared__ (\w+) (\w+)\[\];/,
-        (_, type, name) => `${type}* ${name} = (${type}*)stand_in::dynamic_shared;`,
-      ),
+      source
+        .replace(
+          /extern __shared__ (\w+) (\w+)\[\];/,
+          (_, type, name) => `${type}* ${name} = (${type}*)stand_in::dynamic_shared;`,
+        )
+        .replace(
+          /asm\("cvt\.rn\.bf16x2\.f32 .*?" : "=r"\((\w+)\) : "f"\((\w+)\), "f"\((\w+)\)\);/,
+          (_, pair, high, low) => `${pair} = bf16_pair(${low}, ${high});`,
+        )
+        .replace(
+          /asm\("cvt\.rn\.bf16\.f32 .*?" : "=h"\((.*?)\) : "f"(\(.*\))\);/,
+          (_, to, from) => `${to} = float_to_bf16${from};`,
+        ),
     ),
     `const Entry entries[] = {`,
     ...table,

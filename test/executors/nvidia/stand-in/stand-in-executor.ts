@@ -2,6 +2,7 @@ import { NativeMemory } from '../../../../src/executors/nvidia/bindings/native.t
 import { isCollective } from '../../../../src/executors/nvidia/collectives.ts';
 import type { Location } from '../../../../src/executors/nvidia/donation.ts';
 import type { Partition, Stage } from '../../../../src/executors/nvidia/kernel.ts';
+import { narrowed } from '../../../../src/executors/nvidia/narrowing.ts';
 import {
   bytesOfType,
   type Program,
@@ -9,19 +10,22 @@ import {
   type Step,
   valuesInDonatedMemory,
 } from '../../../../src/executors/nvidia/program.ts';
+import { ownStorage, type Storage } from '../../../../src/executors/nvidia/storage.ts';
 import { kernels, type Kernel as ReferenceKernel } from '../../../../src/executors/reference/kernels.ts';
 import { fromHost, rounded, toHost } from '../../../../src/executors/reference/values.ts';
+import type { DType } from '../../../../src/tensor/dtype.ts';
 import { makeGraph } from '../../../../src/tensor/graph.ts';
 import {
   bytesOf,
   fromFloat32,
   type HostTensor,
   hostTensor,
+  toFloat32,
   zeros,
 } from '../../../../src/tensor/host-tensor.ts';
 import { inlineCalls } from '../../../../src/tensor/rewrite.ts';
 import { at, elementCount, type TensorType } from '../../../../src/tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, operandsOf } from '../../../../src/tensor/tensor.ts';
+import { type Graph, type Node, type NodeOf, operandsOf, resultsOf } from '../../../../src/tensor/tensor.ts';
 import type { Op } from '../../../../src/tensor/vocabulary.ts';
 import type { CpuKernels } from './compile.ts';
 
@@ -29,15 +33,16 @@ import type { CpuKernels } from './compile.ts';
 export interface Generator {
   readonly partition: Partition;
   /** Rewrites a graph before it is cut; default: not at all. */
-  readonly prepare?: (graph: Graph, isNarrow: (node: Node) => boolean) => Graph;
-  /** What libraries compute in bf16; default: nothing. */
-  readonly isNarrow?: (node: Node) => boolean;
+  readonly prepare?: (graph: Graph) => Graph;
+  /** Whether the precision is `bf16`; default: all is stored as the graph says. */
+  readonly isNarrow?: boolean;
 }
 
 /** A graph planned as the NVIDIA executor plans it, library nodes left to the reference executor's kernels. */
 export interface StandInProgram {
   readonly program: Program;
   readonly stages: readonly Stage[];
+  readonly storage: Storage;
 }
 
 const libraryOps: readonly Op[] = [
@@ -58,10 +63,13 @@ export function planStandIn(
   const takes = (node: Node) =>
     libraryOps.includes(node.op) || alsoLibrary.includes(node.op) || (hasOthers && isCollective(node));
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
-  const prepared = generator.prepare?.(inlined, generator.isNarrow ?? (() => false)) ?? inlined;
-  const stages = generator.partition(prepared, { takes });
-  const program = planProgram(prepared, stages, donate, () => ({ scratch: [], kernels: [], bind: () => [] }));
-  return { program, stages };
+  const prepared = generator.prepare?.(inlined) ?? inlined;
+  const { graph: planned, storage } = generator.isNarrow
+    ? narrowed(prepared, takes)
+    : { graph: prepared, storage: ownStorage };
+  const stages = generator.partition(planned, { takes, storage });
+  const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
+  return { program: planProgram(planned, stages, donate, lower, storage), stages, storage };
 }
 
 /** Kernels of a planned graph. */
@@ -75,7 +83,7 @@ export function kernelsOf({ program }: StandInProgram) {
  * @throws Error when a step writes over what it reads, other than where its kernel allows it.
  */
 export function runStandIn(
-  { program, stages }: StandInProgram,
+  { program, stages, storage }: StandInProgram,
   compiled: CpuKernels,
   inputs: readonly HostTensor[],
   sums: (values: readonly HostTensor[]) => readonly HostTensor[] = (values) => values,
@@ -107,15 +115,24 @@ export function runStandIn(
     } else {
       const node = library.shift();
       if (node === undefined) throw new Error('a library step has no node');
-      const operands = operandsOf(node).map((operand, index) => memory.read(at(step.reads, index), operand));
+      const operands = operandsOf(node).map((operand, index) =>
+        stored(memory.read(at(step.reads, index), { ...operand, dtype: storage(operand) }), operand.dtype),
+      );
+      const results = resultsOf(node);
       compute(node as NodeOf<'matmul'>, operands).forEach((result, index) => {
-        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytesOf(result));
+        const bytes = bytesOf(stored(result, storage(at(results, index))));
+        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytes);
       });
     }
   }
   return program.graph.outputs.map((output, index) =>
     memory.read(at(program.outputs, index).location, output),
   );
+}
+
+/** A tensor in the dtype that it has in memory, or widened from it. */
+function stored(tensor: HostTensor, dtype: DType): HostTensor {
+  return tensor.dtype === dtype ? tensor : fromFloat32(dtype as 'bf16', tensor.shape, toFloat32(tensor));
 }
 
 function compute<K extends 'matmul'>(node: NodeOf<K>, operands: readonly HostTensor[]): HostTensor[] {
