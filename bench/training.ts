@@ -7,6 +7,7 @@ import { openExecutor } from '../src/app.ts';
 import { disposeAll, type Executor, uploadTree } from '../src/executors/executor.ts';
 import { at } from '../src/tensor/shape.ts';
 import type { Batch } from '../src/training/batch.ts';
+import { BatchMemory, placeBatch } from '../src/training/batch-memory.ts';
 import { openBatchPool } from '../src/training/batch-pool.ts';
 import { DeviceState } from '../src/training/device-state.ts';
 import { readTransformerRecipe } from '../src/training/recipe.ts';
@@ -88,7 +89,22 @@ if (device !== undefined) {
   console.log(
     `${((1000 * count) / (performance.now() - begin)).toFixed(3)} steps a second on ${executor.name}`,
   );
-  const uploadBegin = performance.now();
-  for (const { values } of batches) disposeAll(uploadTree(executor, values as object));
-  console.log(`upload: ${((performance.now() - uploadBegin) / batches.length).toFixed(2)} ms a batch`);
+  const upload = async (given: readonly Batch[], from: string) => {
+    const uploadBegin = performance.now();
+    for (const { values } of given) disposeAll(uploadTree(executor, values as object));
+    console.log(
+      `upload ${from}: ${((performance.now() - uploadBegin) / given.length).toFixed(2)} ms of this thread a batch`,
+    );
+    await executor.download(state.buffers.alive);
+  };
+  await upload(batches, 'copied');
+  if (executor.pin !== undefined) {
+    using memory = new BatchMemory(executor.pin.bind(executor));
+    const shared = batches.map((batch) => {
+      const given = memory.take();
+      return memory.open(placeBatch(batch, given), given);
+    });
+    await upload(shared, 'from shared memory');
+    await upload(shared, 'from shared memory, again');
+  }
 }

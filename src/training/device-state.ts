@@ -29,7 +29,10 @@ export class DeviceState implements Disposable {
   readonly #recipe: CommonRecipe;
   readonly #steps: ReadonlyMap<string, CompiledStep>;
   readonly #processes: number;
-  #state: TrainingState<DeviceBuffer>;
+  /** The state as it was at first: the form of those after it. */
+  readonly #form: TrainingState<DeviceBuffer>;
+  /** The state's buffers in the order of the form's leaves: a step is too short for going through trees. */
+  #state: readonly DeviceBuffer[];
 
   private constructor(
     executor: Executor,
@@ -42,7 +45,8 @@ export class DeviceState implements Disposable {
     this.#recipe = recipe;
     this.#steps = steps;
     this.#processes = processes;
-    this.#state = state;
+    this.#form = state;
+    this.#state = leaves(state) as DeviceBuffer[];
   }
 
   /**
@@ -73,7 +77,7 @@ export class DeviceState implements Disposable {
 
   /** The state's buffers, until the next step. */
   get buffers(): TrainingState<DeviceBuffer> {
-    return this.#state;
+    return withLeaves(this.#form, this.#state) as TrainingState<DeviceBuffer>;
   }
 
   /**
@@ -87,7 +91,7 @@ export class DeviceState implements Disposable {
     const numbers = this.#executor.upload(stepNumbers(this.#recipe, step, told));
     const given = uploadTree(this.#executor, batch.values as object);
     const running = this.#executor.run(compiled.executable, [
-      ...(leaves(this.#state) as DeviceBuffer[]),
+      ...this.#state,
       ...(leaves(given) as DeviceBuffer[]),
       numbers,
     ]);
@@ -95,17 +99,17 @@ export class DeviceState implements Disposable {
     disposeAll([given, numbers]);
     const [metrics, ...state] = await running;
     if (metrics === undefined) throw new Error('a step gave nothing');
-    this.#state = withLeaves(this.#state, state) as TrainingState<DeviceBuffer>;
+    this.#state = state;
     return { read: () => this.#read(metrics, compiled.metrics) };
   }
 
   /** The state's values. */
   async download(): Promise<HostState> {
-    return (await downloadTree(this.#executor, this.#state)) as HostState;
+    return (await downloadTree(this.#executor, this.buffers)) as HostState;
   }
 
   [Symbol.dispose](): void {
-    disposeAll(this.#state);
+    disposeAll([...this.#state]);
     for (const { executable } of this.#steps.values()) executable[Symbol.dispose]();
   }
 
