@@ -27,6 +27,8 @@ export interface ClipToCache {
   /** Normalised latents, f32 [T', H', W', C]. */
   readonly latents: HostTensor;
   readonly captions: CachedCaptions;
+  /** How much of each latent position objects cover, 0 to 1, [T', H', W'], where it is known. */
+  readonly coverage?: HostTensor | undefined;
 }
 
 /** Clips in one file. */
@@ -119,6 +121,13 @@ export class LatentCache implements AsyncDisposable {
     return stored;
   }
 
+  /** How much of each latent position of clip `index` objects cover, 0 to 1, [T', H', W']; undefined where it is not known. */
+  async coverage(index: number): Promise<Float32Array | undefined> {
+    const { tensors, read } = this.#shardOf(index);
+    const name = coverageNameOf(index);
+    return tensors.has(name) ? toFloat32(await read(name)) : undefined;
+  }
+
   async [Symbol.asyncDispose](): Promise<void> {
     await Promise.all(this.#shards.map((file) => file.close()));
   }
@@ -167,9 +176,13 @@ export async function writeLatentShard(
   shard: number,
   clips: readonly ClipToCache[],
 ): Promise<void> {
-  const stored = clips.map(({ latents }, i) =>
-    entryOf(nameOf(shard * clipsPerShard + i), fromFloat32('f16', latents.shape, toFloat32(latents))),
-  );
+  const half = (name: string, tensor: HostTensor) =>
+    entryOf(name, fromFloat32('f16', tensor.shape, toFloat32(tensor)));
+  const stored = clips.flatMap(({ latents, coverage }, i) => {
+    const index = shard * clipsPerShard + i;
+    const covered = coverage === undefined ? [] : [half(coverageNameOf(index), coverage)];
+    return [half(nameOf(index), latents), ...covered];
+  });
   const captions = JSON.stringify(clips.map((clip) => clip.captions));
   await writeSafetensors(shardPath(folder, shard), stored, new Map([['captions', captions]]));
 }
@@ -202,6 +215,10 @@ function shardPath(folder: string, shard: number): string {
 
 function nameOf(index: number): string {
   return String(index).padStart(8, '0');
+}
+
+function coverageNameOf(index: number): string {
+  return `${nameOf(index)}.coverage`;
 }
 
 async function exists(path: string): Promise<boolean> {

@@ -1,5 +1,6 @@
 import { LatentCache } from '../data/latent-cache.ts';
 import type { AutoencoderConfig } from '../models/autoencoder/config.ts';
+import type { LatentSpec } from '../models/latent-spec.ts';
 import type { TransformerConfig } from '../models/transformer/config.ts';
 import { autoencoderBatchMaker } from './autoencoder-task.ts';
 import type { BatchMaker } from './batch.ts';
@@ -21,7 +22,12 @@ export type BatchJob =
       /** Folder of the latent cache. */
       readonly cache: string;
     }
-  | { readonly kind: 'worlds'; readonly data: WorldsData };
+  | {
+      readonly kind: 'worlds';
+      readonly data: WorldsData;
+      /** Strides of the latents whose coverage by objects is wanted. */
+      readonly latent?: Pick<LatentSpec, 'stride'>;
+    };
 
 /** A maker and the files that it reads. */
 export interface OpenBatchMaker extends AsyncDisposable {
@@ -39,7 +45,7 @@ export async function openBatchMaker(job: BatchJob): Promise<OpenBatchMaker> {
       return { make, [Symbol.asyncDispose]: () => cache[Symbol.asyncDispose]() };
     }
     case 'worlds':
-      return withoutFiles(worldBatchMaker(job.data));
+      return withoutFiles(worldBatchMaker(job.data, job.latent));
   }
 }
 

@@ -15,6 +15,8 @@ export interface EncodedWorld {
   /** Not normalised, f32 [T', H', W', C]. */
   readonly latents: HostTensor<'f32'>;
   readonly captions: CachedCaptions;
+  /** How much of each latent position objects cover, f16 [T', H', W'], where the pool's job asks for it. */
+  readonly coverage?: HostTensor<'f16'> | undefined;
 }
 
 const encodedAtOnce = 8;
@@ -44,10 +46,10 @@ export async function* encodeWorlds(
     }
     const group = coming.shift();
     if (group === undefined) return;
-    const { values, captions = [] } = await group.batch;
+    const { values, captions = [], coverage } = await group.batch;
     const latents = await encoder.encode(videoOf(values));
     for (const [i, index] of group.indices.entries()) {
-      yield { index, latents: at(latents, i), captions: at(captions, i) };
+      yield { index, latents: at(latents, i), captions: at(captions, i), coverage: coverage?.[i] };
     }
   }
 }

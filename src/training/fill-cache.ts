@@ -59,20 +59,21 @@ export async function fillLatentCache(
   const config = checkAutoencoderConfig(model.config);
   const parameters = fitParameters(autoencoderSpec(config), model.parameters, autoencoder);
   using encoder = new LatentEncoder(executor, config, parameters);
-  await using pool = await openBatchPool({ kind: 'worlds', data }, threads);
+  await using pool = await openBatchPool({ kind: 'worlds', data, latent: latentSpec(config) }, threads);
   let done = data.clips - missing.reduce((sum, shard) => sum + shardSize(data, shard), 0);
   for (const shard of missing) {
     if (signal?.aborted === true) return false;
     const clips: { index: number; clip: ClipToCache }[] = [];
     const first = shard * clipsPerShard;
-    for await (const { index, latents, captions } of encodeWorlds(
+    for await (const { index, latents, captions, coverage } of encodeWorlds(
       encoder,
       pool,
       data,
       first,
       shardSize(data, shard),
     )) {
-      clips.push({ index, clip: { latents: normalised(latents, latentSpec(config)), captions } });
+      const clip = { latents: normalised(latents, latentSpec(config)), captions, coverage };
+      clips.push({ index, clip });
       onClips?.(++done);
     }
     clips.sort((a, b) => a.index - b.index);

@@ -131,6 +131,11 @@ export interface TransformerRecipe extends CommonRecipe {
   readonly captions: CaptionMix;
   /** Share of clips with known frames, for continuing and filling in. Default 0.3. */
   readonly known: number;
+  /**
+   * How much more a token counts in the loss that shows objects and nothing else than one that shows none. Objects are few
+   * tokens, and all that is hard to learn of worlds is in them. Default 0.
+   */
+  readonly objects: number;
 }
 
 /** Either recipe. */
@@ -292,6 +297,7 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
       { short: 0.45, medium: 0.25, detailed: 0.2, none: 0.1 },
     ),
     known: withDefault(share('Share of clips with known frames.'), 0.3),
+    objects: withDefault(weight('How much more tokens count in the loss that show objects.'), 0),
   },
   'How zoetrope train transformer trains.',
 );

@@ -13,7 +13,7 @@ import {
   type TransformerConfig,
   transformerPresets,
 } from '../models/transformer/config.ts';
-import { gridOf, packTokens, patchifyInto } from '../models/transformer/patches.ts';
+import { gridOf, packTokens, patchify, patchifyInto } from '../models/transformer/patches.ts';
 import {
   layoutSequence,
   type Sequence,
@@ -161,11 +161,13 @@ interface Sample {
   readonly latents: HostTensor<'f16'>;
   /** Of each token; 0 where it is known. */
   readonly timesteps: Float32Array;
+  /** What each token counts in the loss. */
+  readonly weights: Float32Array;
 }
 
 async function openSample(
   config: TransformerConfig,
-  { known }: TransformerRecipe,
+  { known, objects }: TransformerRecipe,
   { textTokens }: SequenceBudget,
   cache: LatentCache,
   [row = 0, clip = 0, level = 0, position = 0]: readonly number[],
@@ -178,6 +180,7 @@ async function openSample(
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const inFrame = grid[1] * grid[2];
   const timesteps = new Float32Array(videoTokensOf(grid));
+  const shares = objects > 0 ? await objectShares(config, cache, clip) : undefined;
   for (const [frame, known] of isKnown.entries())
     timesteps.fill(known ? 0 : timestep, frame * inFrame, (frame + 1) * inFrame);
   return {
@@ -186,7 +189,37 @@ async function openSample(
     grid,
     latents,
     timesteps,
+    weights: timesteps.map((t, token) => (t === 0 ? 0 : 1 + objects * (shares?.[token] ?? 0))),
   };
+}
+
+/** A share at which a token counts as one that shows nothing but objects: few are filled to the border. */
+const filledShare = 0.25;
+
+/**
+ * How much of each token of a clip shows objects, 0 to 1.
+ * @throws UserError when the cache does not know.
+ */
+async function objectShares(
+  config: TransformerConfig,
+  cache: LatentCache,
+  clip: number,
+): Promise<Float32Array> {
+  const coverage = await cache.coverage(clip);
+  if (coverage === undefined) {
+    throw new UserError(
+      'the latent cache does not know where objects are, which the recipe gives weight; make it anew',
+    );
+  }
+  const { patch } = config;
+  const one = { ...config, channels: 1 };
+  const positions = fromFloat32('f32', [...cache.shape(clip).slice(0, 3), 1], coverage);
+  const patches = patchify(one, positions);
+  const size = patch[0] * patch[1] * patch[2];
+  return Float32Array.from({ length: patches.length / size }, (_, token) => {
+    const share = patches.subarray(token * size, (token + 1) * size).reduce((sum, value) => sum + value, 0);
+    return Math.min(1, share / size / filledShare);
+  });
 }
 
 function assemble(
@@ -218,7 +251,7 @@ function assemble(
       clean: hostTensor('f16', patchShape, packPatches(config, budget, rows)),
       noise: fromFloat32('f32', patchShape, normal(noiseKey, elementCount(patchShape))),
       timesteps: perToken(({ timesteps }) => timesteps),
-      weights: perToken(({ timesteps }) => timesteps.map((t) => (t === 0 ? 0 : 1))),
+      weights: perToken(({ weights }) => weights),
       sequence: { ...layoutSequence(config, budget, rows) },
     },
     facts: { clips: clips.length, tokens: used, fill: used / elementCount(shape) },

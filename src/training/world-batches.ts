@@ -3,10 +3,13 @@ import { type HostTensor, zeros } from '../tensor/host-tensor.ts';
 import { elementCount } from '../tensor/shape.ts';
 import type { BatchMaker } from './batch.ts';
 import type { Variant, WorldsData } from './recipe.ts';
-import { variantName, worldClip, writePixels } from './world-clips.ts';
+import { latentCoverage, variantName, worldClip, writePixels } from './world-clips.ts';
 
-/** Renders the planned worlds as one tensor: `{ video: [B, T, H, W, 3] }`, -1 to 1, with their captions. */
-export function worldBatchMaker(data: WorldsData): BatchMaker {
+/**
+ * Renders the planned worlds as one tensor: `{ video: [B, T, H, W, 3] }`, -1 to 1, with their captions.
+ * @param latent when given, batches say too how much of each position of these latents objects cover.
+ */
+export function worldBatchMaker(data: WorldsData, latent?: Pick<LatentSpec, 'stride'>): BatchMaker {
   const variants = variantsByName(data);
   return async ({ variant: name, clips }) => {
     const variant = variants(name);
@@ -14,7 +17,9 @@ export function worldBatchMaker(data: WorldsData): BatchMaker {
     const video = zeros('f32', videoShape(variant, clips.length));
     const size = elementCount(video.shape.slice(1));
     for (const [i, world] of worlds.entries()) writePixels(world.video, video.data, i * size);
-    return { variant: name, values: { video }, facts: {}, captions: worlds.map(({ captions }) => captions) };
+    const captions = worlds.map((world) => world.captions);
+    const coverage = latent && worlds.map((world) => latentCoverage(world, latent));
+    return { variant: name, values: { video }, facts: {}, captions, ...(coverage && { coverage }) };
   };
 }
 
