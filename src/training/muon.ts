@@ -39,8 +39,8 @@ export function orthogonalized(x: Tensor): Tensor {
 /**
  * One step in which matrices of repeated blocks are moved by Muon (Jordan et al. 2024), scaled to the size of AdamW's
  * steps so that one learning rate serves both (Liu et al. 2025, Moonlight, eq. 4), and everything else by {@link adamW}:
- * embeddings, first and last layers, vectors. Queries, keys and values count as three matrices. Muon has no use for
- * the mean of squares; it stays what it was.
+ * embeddings, first and last layers, kernels, vectors. Queries, keys and values count as three matrices. Muon has no
+ * use for the mean of squares, which stays what it was, nor for `settings.maxNorm`: its steps have one size.
  *
  * Matrices of one size are moved together, in one batched product for all of them.
  */
@@ -52,71 +52,84 @@ export function muon<Tree extends object>(
   settings: AdamSettings = {},
 ): AdamResult<Tree> {
   const rest = adamW(parameters, gradients, state, step, settings);
-  const moved = new Map<number, { readonly parameter: Tensor; readonly mean: Tensor }>();
-  const [grads, means] = [gradients, state.mean].map((tree) => leaves(tree) as Tensor[]);
-  for (const group of groupsOf(entries(parameters) as [string, Tensor][])) {
-    const changes = group.map(({ index, parts }) => {
-      const gradient = at(grads ?? [], index);
-      const mean = at(means ?? [], index)
-        .mul(momentum)
-        .add(gradient.mul(1 - momentum));
-      const ahead = mean.mul(momentum).add(gradient.mul(1 - momentum)); // Nesterov's
-      const [rows = 0, columns = 0] = gradient.shape;
-      return { mean, direction: ahead.reshape([parts, rows / parts, columns]) };
-    });
-    const sizes = group.map(({ parts }) => parts);
-    const all = orthogonalized(
-      concat(
-        changes.map(({ direction }) => direction),
-        0,
-      ),
-    );
-    const [, rows = 0, columns = 0] = all.shape;
-    const rate = step.plainRate.mul(adamSize * Math.sqrt(Math.max(rows, columns)));
-    all.split(0, sizes).forEach((direction, i) => {
-      const { index, parameter } = at(group, i);
-      const change = direction.reshape(parameter.shape).mul(rate);
-      moved.set(index, { parameter: parameter.mul(step.keep).sub(change), mean: at(changes, i).mean });
-    });
-  }
-  const squares = leaves(state.square) as Tensor[];
-  const tree = (all: object, pick: (one: { parameter: Tensor; mean: Tensor }, index: number) => Tensor) =>
+  const moved = new Map(hiddenOf(parameters, gradients, state).flatMap((group) => moveTogether(group, step)));
+  const tree = (others: Tree, pick: (one: Moved) => Tensor) =>
     withLeaves(
       parameters,
-      (leaves(all) as Tensor[]).map((leaf, index) => {
+      (leaves(others) as Tensor[]).map((leaf, index) => {
         const one = moved.get(index);
-        return one === undefined ? leaf : pick(one, index);
+        return one === undefined ? leaf : pick(one);
       }),
     ) as unknown as Tree;
   return {
     parameters: tree(rest.parameters, ({ parameter }) => parameter),
     state: {
       mean: tree(rest.state.mean, ({ mean }) => mean),
-      square: tree(rest.state.square, (_, index) => at(squares, index)),
+      square: tree(rest.state.square, ({ square }) => square),
     },
     gradientNorm: rest.gradientNorm,
   };
 }
 
-/** A parameter that Muon moves. */
-interface Hidden {
-  readonly index: number;
+/** A parameter that Muon moves, and what is remembered of it. */
+interface Moved {
   readonly parameter: Tensor;
+  readonly mean: Tensor;
+  readonly square: Tensor;
+}
+
+/** Such a parameter before a step. */
+interface Hidden extends Moved {
+  /** Its place among all parameters. */
+  readonly index: number;
+  readonly gradient: Tensor;
   /** Matrices that it holds, one below the other. */
   readonly parts: number;
 }
 
+/** One step of parameters whose matrices are of one size, each after its index. */
+function moveTogether(
+  group: readonly Hidden[],
+  { plainRate, keep }: MuonStep<Tensor>,
+): [index: number, Moved][] {
+  const means = group.map(({ mean, gradient }) => mean.mul(momentum).add(gradient.mul(1 - momentum)));
+  const directions = group.map(({ gradient, parts }, i) => {
+    const ahead = at(means, i)
+      .mul(momentum)
+      .add(gradient.mul(1 - momentum)); // Nesterov's
+    const [rows = 0, columns = 0] = gradient.shape;
+    return ahead.reshape([parts, rows / parts, columns]);
+  });
+  const all = orthogonalized(concat(directions, 0));
+  const [, rows = 0, columns = 0] = all.shape;
+  const rate = plainRate.mul(adamSize * Math.sqrt(Math.max(rows, columns)));
+  const sizes = group.map(({ parts }) => parts);
+  return all.split(0, sizes).map((direction, i) => {
+    const { index, parameter, square } = at(group, i);
+    const change = direction.reshape(parameter.shape).mul(rate);
+    return [index, { parameter: parameter.mul(keep).sub(change), mean: at(means, i), square }];
+  });
+}
+
 /** Matrices of repeated blocks, those of one size together. */
-function groupsOf(parameters: readonly (readonly [name: string, parameter: Tensor])[]): Hidden[][] {
+function hiddenOf<Tree extends object>(
+  parameters: Tree,
+  gradients: TreeOf<Tree, Tensor>,
+  state: AdamState<Tree>,
+): Hidden[][] {
+  const leaf = (tree: object, index: number) => at(leaves(tree) as Tensor[], index);
   const groups = new Map<string, Hidden[]>();
-  for (const [index, [name, parameter]] of parameters.entries()) {
+  for (const [index, [name, parameter]] of (entries(parameters) as [string, Tensor][]).entries()) {
     if (parameter.rank !== 2 || !/(^|\.)blocks\.\d+\./.test(name)) continue;
     const parts = name.endsWith('.qkv.weight') ? 3 : 1;
     const [rows = 0, columns = 0] = parameter.shape;
     const size = `${rows / parts}x${columns}`;
-    const group = groups.get(size) ?? [];
-    group.push({ index, parameter, parts });
-    groups.set(size, group);
+    const own = {
+      gradient: leaf(gradients, index),
+      mean: leaf(state.mean, index),
+      square: leaf(state.square, index),
+    };
+    groups.set(size, [...(groups.get(size) ?? []), { index, parameter, parts, ...own }]);
   }
   return [...groups.values()];
 }

@@ -1,12 +1,17 @@
 import { describe, expect, it } from 'vitest';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
+import { linear, linearSpec } from '../../src/nn/linear.ts';
+import type { Parameters } from '../../src/nn/parameters.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
 import { fromFloat32, type HostTensor, zeros } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
+import type { Tensor } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
-import { leaves } from '../../src/tensor/tree.ts';
+import { entries, leaves } from '../../src/tensor/tree.ts';
 import { muon, orthogonalized } from '../../src/training/muon.ts';
 import { adamSchedule, adamW, learningRate } from '../../src/training/optimizer.ts';
+import { initialTrainingState, stepNumbers, type TrainingModel, traceStep } from '../../src/training/step.ts';
+import { tinyModel, tinyRecipe } from './tiny.ts';
 
 /** AdamW as its papers write it, on plain numbers. */
 function textbook(
@@ -191,5 +196,52 @@ describe('Muon', () => {
     found[0]!.forEach((value, i) => {
       expect(value).toBeCloseTo(0.9 * given[i]! - 0.01 * 0.2 * Math.SQRT2 * expected[i]!, 6);
     });
+  });
+
+  it('is what a recipe with its name steps by, at the rate of the schedule', async () => {
+    const spec = { blocks: [linearSpec(3, 4)], out: linearSpec(4, 1) };
+    const model: TrainingModel = {
+      ...tinyModel,
+      spec,
+      loss: (parameters, batch) => {
+        const { blocks, out } = parameters as Parameters<typeof spec>;
+        const { x } = batch as { readonly x: Tensor };
+        const loss = linear(out, linear(blocks[0]!, x).tanh()).square().mean();
+        return { loss, terms: {} };
+      },
+    };
+    const start = initialTrainingState(model, 2);
+    const recipe = (method: 'adamw' | 'muon') => ({
+      ...tinyRecipe,
+      optimizer: { ...tinyRecipe.optimizer, method, rate: 0.1, warmup: 4 },
+    });
+    const stepped = async (method: 'adamw' | 'muon') => {
+      const executor = new ReferenceExecutor();
+      const { graph } = traceStep(model, { x: f32(5, 3) }, recipe(method));
+      const inputs = [
+        ...leaves(start),
+        fromFloat32('f32', [5, 3], normal(keyFromSeed(3), 15)),
+        stepNumbers(recipe(method), 1),
+      ] as HostTensor[];
+      const outputs = await executor.run(
+        await executor.compile(graph),
+        inputs.map((tensor) => executor.upload(tensor)),
+      );
+      // After the metrics come the parameters.
+      return new Map(entries(start.parameters).map(([name], i) => [name, executor.peek(outputs[i + 1]!)]));
+    };
+    const [plain, moved] = [await stepped('adamw'), await stepped('muon')];
+    const before = new Map(entries(start.parameters) as [string, HostTensor<'f32'>][]);
+    for (const [name, values] of moved)
+      if (name !== 'blocks.0.weight') expect(values).toEqual(plain.get(name));
+    const rate = 0.1 / 4;
+    const keep = 1 - rate * tinyRecipe.optimizer.weightDecay;
+    const changes = moved
+      .get('blocks.0.weight')!
+      .map((value, i) => keep * before.get('blocks.0.weight')!.data[i]! - value);
+    // Three singular values between 0.7 and 1.2, times a share that makes them as large as AdamW's steps.
+    const size = Math.hypot(...changes) / (rate * 0.2 * Math.sqrt(4) * Math.sqrt(3));
+    expect(size).toBeGreaterThan(0.65);
+    expect(size).toBeLessThan(1.25);
   });
 });
