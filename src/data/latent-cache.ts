@@ -39,7 +39,7 @@ const format = 'latent cache 1';
 
 /**
  * Clips encoded once, so that training a transformer never decodes: a folder of safetensors files of
- * {@link clipsPerShard} clips each, latents in f16, captions in the metadata.
+ * {@link clipsPerShard} clips each, latents and how much objects cover of them in f16, captions in the metadata.
  */
 export class LatentCache implements AsyncDisposable {
   readonly header: LatentCacheHeader;
@@ -121,11 +121,15 @@ export class LatentCache implements AsyncDisposable {
     return stored;
   }
 
-  /** How much of each latent position of clip `index` objects cover, 0 to 1, [T', H', W']; undefined where it is not known. */
-  async coverage(index: number): Promise<Float32Array | undefined> {
-    const { tensors, read } = this.#shardOf(index);
-    const name = coverageNameOf(index);
-    return tensors.has(name) ? toFloat32(await read(name)) : undefined;
+  /** Whether it is known of all clips where objects are; of caches of before it is not. */
+  get hasCoverage(): boolean {
+    return this.#captions.every((_, index) => this.#shardOf(index).tensors.has(coverageNameOf(index)));
+  }
+
+  /** How much of each latent position of clip `index` objects cover, 0 to 1, f32 [T', H', W']: see {@link hasCoverage}. */
+  async coverage(index: number): Promise<HostTensor<'f32'>> {
+    const stored = await this.#shardOf(index).read(coverageNameOf(index));
+    return fromFloat32('f32', stored.shape, toFloat32(stored));
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

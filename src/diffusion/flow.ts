@@ -23,7 +23,7 @@ export interface FlowBatch<Leaf> {
   readonly noise: Leaf;
   /** [B, V]; 0 for known tokens and padding. */
   readonly timesteps: Leaf;
-  /** Share of each token in the loss, at least 0, [B, V]; 0 for known tokens and padding, else 1. */
+  /** Share of each token in the loss, at least 0, [B, V]; 0 for known tokens and padding. */
   readonly weights: Leaf;
 }
 
@@ -36,9 +36,9 @@ export interface FlowLoss {
 }
 
 /**
- * Squared error of the velocity (rectified flow, Liu et al. 2022, eq. 1), averaged over tokens, not samples: each
- * token that is to be resolved counts the same, whatever the length of its video, so that a batch's gradient has the
- * least variance. A batch whose weights add up to less than 1 gives their plain sum.
+ * Squared error of the velocity (rectified flow, Liu et al. 2022, eq. 1), averaged over tokens, not samples: a token
+ * counts the same whatever the length of its video, so that a batch's gradient has the least variance. A batch whose
+ * weights add up to less than 1 gives their plain sum.
  *
  * @param velocity the model's, from noised patches [B, V, P] and timesteps [B, V], [B, V, P].
  */

@@ -25,8 +25,8 @@ export type BatchJob =
   | {
       readonly kind: 'worlds';
       readonly data: WorldsData;
-      /** Strides of the latents whose coverage by objects is wanted. */
-      readonly latent?: Pick<LatentSpec, 'stride'>;
+      /** Latents whose coverage by objects is wanted too. */
+      readonly latent?: LatentSpec;
     };
 
 /** A maker and the files that it reads. */

@@ -11,8 +11,8 @@ export interface Batch {
   readonly facts: Readonly<Record<string, number>>;
   /** Captions of its clips, where they are to be stored rather than trained on. */
   readonly captions?: readonly CachedCaptions[];
-  /** How much of each latent position of its clips objects cover, f16 [T', H', W'], where it is to be stored. */
-  readonly coverage?: readonly HostTensor<'f16'>[];
+  /** How much of each latent position of its clips objects cover, f32 [T', H', W'], where it is to be stored. */
+  readonly coverage?: readonly HostTensor<'f32'>[];
 }
 
 /** A tree of host tensors that can be sent to another thread. */

@@ -15,8 +15,8 @@ export interface EncodedWorld {
   /** Not normalised, f32 [T', H', W', C]. */
   readonly latents: HostTensor<'f32'>;
   readonly captions: CachedCaptions;
-  /** How much of each latent position objects cover, f16 [T', H', W'], where the pool's job asks for it. */
-  readonly coverage?: HostTensor<'f16'> | undefined;
+  /** How much of each latent position objects cover, f32 [T', H', W'], where the pool's job asks for it. */
+  readonly coverage?: HostTensor<'f32'> | undefined;
 }
 
 const encodedAtOnce = 8;

@@ -57,9 +57,10 @@ export async function fillLatentCache(
   if (missing.length === 0) return true;
   const model = await readModel(autoencoder, 'autoencoder');
   const config = checkAutoencoderConfig(model.config);
+  const latent = latentSpec(config);
   const parameters = fitParameters(autoencoderSpec(config), model.parameters, autoencoder);
   using encoder = new LatentEncoder(executor, config, parameters);
-  await using pool = await openBatchPool({ kind: 'worlds', data, latent: latentSpec(config) }, threads);
+  await using pool = await openBatchPool({ kind: 'worlds', data, latent }, threads);
   let done = data.clips - missing.reduce((sum, shard) => sum + shardSize(data, shard), 0);
   for (const shard of missing) {
     if (signal?.aborted === true) return false;
@@ -72,8 +73,7 @@ export async function fillLatentCache(
       first,
       shardSize(data, shard),
     )) {
-      const clip = { latents: normalised(latents, latentSpec(config)), captions, coverage };
-      clips.push({ index, clip });
+      clips.push({ index, clip: { latents: normalised(latents, latent), captions, coverage } });
       onClips?.(++done);
     }
     clips.sort((a, b) => a.index - b.index);

@@ -11,19 +11,23 @@ export interface TransformerData extends AsyncDisposable {
 
 /**
  * Opens the latents a recipe trains on.
- * @throws UserError when the cache is incomplete, or of other clips than the recipe's.
+ * @throws UserError when the cache is incomplete, of other clips than the recipe's, or lacks what the recipe needs.
  */
 export async function openTransformerData(
   folder: string,
-  { data }: TransformerRecipe,
+  { data, objects }: TransformerRecipe,
 ): Promise<TransformerData> {
   const cache = await LatentCache.open(folder);
-  if (JSON.stringify(cache.header.source) !== JSON.stringify(data)) {
+  const refuse = async (problem: string): Promise<never> => {
     await cache[Symbol.asyncDispose]();
-    throw new UserError(
-      `${folder}: holds latents of other clips than the recipe's data; make them with its recipe`,
+    throw new UserError(`${folder}: ${problem}`);
+  };
+  if (JSON.stringify(cache.header.source) !== JSON.stringify(data))
+    await refuse("holds latents of other clips than the recipe's data; make them with its recipe");
+  if (objects > 0 && !cache.hasCoverage)
+    await refuse(
+      "does not say where objects are, which the recipe's objects needs; remove it and make it anew",
     );
-  }
   return {
     cache,
     latent: cache.header.latent as LatentSpec,

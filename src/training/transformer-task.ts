@@ -161,7 +161,7 @@ interface Sample {
   readonly latents: HostTensor<'f16'>;
   /** Of each token; 0 where it is known. */
   readonly timesteps: Float32Array;
-  /** What each token counts in the loss. */
+  /** Of each token in the loss; 0 where it is known. */
   readonly weights: Float32Array;
 }
 
@@ -180,7 +180,7 @@ async function openSample(
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const inFrame = grid[1] * grid[2];
   const timesteps = new Float32Array(videoTokensOf(grid));
-  const shares = objects > 0 ? await objectShares(config, cache, clip) : undefined;
+  const shares = objects > 0 ? objectShares(config, await cache.coverage(clip)) : undefined;
   for (const [frame, known] of isKnown.entries())
     timesteps.fill(known ? 0 : timestep, frame * inFrame, (frame + 1) * inFrame);
   return {
@@ -193,29 +193,16 @@ async function openSample(
   };
 }
 
-/** A share at which a token counts as one that shows nothing but objects: few are filled to the border. */
+/** Share of a token from which on it counts as one that shows nothing but objects: few are covered to the border. */
 const filledShare = 0.25;
 
 /**
- * How much of each token of a clip shows objects, 0 to 1.
- * @throws UserError when the cache does not know.
+ * How much each token of a clip counts as one that shows objects, 0 to 1.
+ * @param coverage of its latent positions, [T', H', W'].
  */
-async function objectShares(
-  config: TransformerConfig,
-  cache: LatentCache,
-  clip: number,
-): Promise<Float32Array> {
-  const coverage = await cache.coverage(clip);
-  if (coverage === undefined) {
-    throw new UserError(
-      'the latent cache does not know where objects are, which the recipe gives weight; make it anew',
-    );
-  }
-  const { patch } = config;
-  const one = { ...config, channels: 1 };
-  const positions = fromFloat32('f32', [...cache.shape(clip).slice(0, 3), 1], coverage);
-  const patches = patchify(one, positions);
-  const size = patch[0] * patch[1] * patch[2];
+function objectShares(config: TransformerConfig, { shape, data }: HostTensor<'f32'>): Float32Array {
+  const patches = patchify(config, fromFloat32('f32', [...shape, 1], data));
+  const size = elementCount(config.patch);
   return Float32Array.from({ length: patches.length / size }, (_, token) => {
     const share = patches.subarray(token * size, (token + 1) * size).reduce((sum, value) => sum + value, 0);
     return Math.min(1, share / size / filledShare);

@@ -7,9 +7,9 @@ import { latentCoverage, variantName, worldClip, writePixels } from './world-cli
 
 /**
  * Renders the planned worlds as one tensor: `{ video: [B, T, H, W, 3] }`, -1 to 1, with their captions.
- * @param latent when given, batches say too how much of each position of these latents objects cover.
+ * @param latent when given, with the {@link latentCoverage} of each.
  */
-export function worldBatchMaker(data: WorldsData, latent?: Pick<LatentSpec, 'stride'>): BatchMaker {
+export function worldBatchMaker(data: WorldsData, latent?: LatentSpec): BatchMaker {
   const variants = variantsByName(data);
   return async ({ variant: name, clips }) => {
     const variant = variants(name);

@@ -1,10 +1,10 @@
 import type { DetailLevel } from '../data/worlds/caption.ts';
-import { renderWorld, WorldRenderer } from '../data/worlds/render.ts';
-import type { Scene } from '../data/worlds/scene.ts';
+import { WorldRenderer } from '../data/worlds/render.ts';
 import { makeWorld, worldKey } from '../data/worlds/world.ts';
-import type { LatentSpec } from '../models/latent-spec.ts';
+import { type LatentSpec, latentShapeOf } from '../models/latent-spec.ts';
 import { fold, keyFromSeed, RandomStream } from '../random/philox.ts';
 import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
+import { at, elementCount } from '../tensor/shape.ts';
 import { type Video, videoFrom } from '../video/frames.ts';
 import type { Variant, WorldsData } from './recipe.ts';
 
@@ -12,7 +12,7 @@ import type { Variant, WorldsData } from './recipe.ts';
 export interface WorldClip {
   readonly video: Video;
   readonly captions: { readonly [L in DetailLevel]: string };
-  /** How much of each pixel objects cover in frame `frame`: 0 to 1, [height, width]. */
+  /** How much of each pixel of a frame objects cover, 0 to 1, [height, width]: the most that any of them does. */
   readonly coverage: (frame: number) => Float32Array;
 }
 
@@ -26,51 +26,41 @@ export function worldClip(data: WorldsData, index: number, variant: Variant): Wo
   const key = worldKey(data.seed, index);
   const seconds = frames === 1 ? stillSeconds : frames / rate;
   const { scene, captions } = makeWorld(key, { seconds, split, ...(choices && { choices }) });
-  if (frames > 1) {
-    const coverage = (frame: number) => coverageAt(scene, variant, frame / rate);
-    return { video: renderWorld(scene, { width, height, rate }), captions, coverage };
-  }
-  const moment = new RandomStream(fold(key, 'moment')).uniform(0, seconds);
-  const pixels = new Uint8Array(3 * width * height);
-  new WorldRenderer(scene, width, height).frame(moment, pixels);
-  const coverage = () => coverageAt(scene, variant, moment);
-  return { video: videoFrom(pixels, { width, height, rate: 1 }), captions, coverage };
-}
-
-/** The most that any object covers of each pixel at a moment. */
-function coverageAt(scene: Scene, { width, height }: Variant, time: number): Float32Array {
+  const moments =
+    frames === 1
+      ? [new RandomStream(fold(key, 'moment')).uniform(0, seconds)]
+      : Array.from({ length: frames }, (_, frame) => frame / rate);
   const renderer = new WorldRenderer(scene, width, height);
-  const covered = new Float32Array(width * height);
-  for (const object of scene.objects.keys()) {
-    for (const [i, share] of renderer.mask(object, time).entries())
-      covered[i] = Math.max(covered[i] ?? 0, share);
-  }
-  return covered;
+  const bytes = 3 * width * height;
+  const pixels = new Uint8Array(bytes * frames);
+  for (const [i, moment] of moments.entries())
+    renderer.frame(moment, pixels.subarray(bytes * i, bytes * (i + 1)));
+  return {
+    video: videoFrom(pixels, { width, height, rate: frames === 1 ? 1 : rate }),
+    captions,
+    coverage: (frame) => renderer.coverage(at(moments, frame)),
+  };
 }
 
 /**
- * How much of each latent position of a clip objects cover, f16 [T', H', W'], 0 to 1: of the last frame that it stands for.
- * @param latent strides of the autoencoder.
+ * How much of each latent position of a clip objects cover, 0 to 1, f32 [T', H', W']: in the last of the frames that a
+ * latent frame stands for, which of latent frame k is frame k stride.
  */
-export function latentCoverage(
-  { video, coverage }: WorldClip,
-  latent: Pick<LatentSpec, 'stride'>,
-): HostTensor<'f16'> {
+export function latentCoverage({ video, coverage }: WorldClip, latent: LatentSpec): HostTensor<'f32'> {
   const [time, rows, columns] = latent.stride;
-  const [count, height, width] = [
-    1 + Math.ceil((video.frames - 1) / time),
-    video.height / rows,
-    video.width / columns,
-  ];
-  const shares = new Float32Array(count * height * width);
+  const [count, height, width] = latentShapeOf(latent, video.frames, video);
+  const shape = [count, height, width];
+  const shares = new Float32Array(elementCount(shape));
   for (let frame = 0; frame < count; frame++) {
-    for (const [pixel, share] of coverage(Math.min(video.frames - 1, frame * time)).entries()) {
+    const covered = coverage(Math.min(video.frames - 1, frame * time));
+    for (const [pixel, share] of covered.entries()) {
+      if (share === 0) continue;
       const [y, x] = [Math.floor(pixel / video.width), pixel % video.width];
       const position = (frame * height + Math.floor(y / rows)) * width + Math.floor(x / columns);
       shares[position] = (shares[position] ?? 0) + share / (rows * columns);
     }
   }
-  return fromFloat32('f16', [count, height, width], shares);
+  return fromFloat32('f32', shape, shares);
 }
 
 /** Which variant number `index` of a series is, by the variants' weights. */

@@ -86,6 +86,9 @@ describe('batches of the toy transformer', () => {
     const cache = join(folder, 'latents');
     expect(await fillLatentCache(executor, cache, recipe.data, model, { threads: 0 })).toBe(true);
     await using data = await openTransformerData(cache, recipe);
+    expect(data.cache.hasCoverage).toBe(true);
+    for (let clip = 0; clip < recipe.data.clips; clip++)
+      expect((await data.cache.coverage(clip)).shape).toEqual(data.cache.shape(clip).slice(0, 3));
     const transformer = transformerConfigOf(recipe, data.latent, 'toy');
     const planner = transformerPlanner(transformer, recipe, data.cache);
     const plans = [];

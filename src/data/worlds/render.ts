@@ -121,6 +121,16 @@ export class WorldRenderer {
     return out;
   }
 
+  /** How much of each pixel objects cover at `time` seconds, shape [height, width]: the most that any of them does. */
+  coverage(time: number): Float32Array {
+    const covered = new Float32Array(this.#canvas.width * this.#canvas.height);
+    for (const object of this.#scene.objects.keys()) {
+      for (const [i, share] of this.mask(object, time).entries())
+        covered[i] = Math.max(covered[i] ?? 0, share);
+    }
+    return covered;
+  }
+
   /** The view, and the objects from back to front. */
   #at(time: number): { view: View; objects: readonly PlacedSprite[] } {
     const scene = this.#scene;
