@@ -61,7 +61,7 @@ export interface WorldsData {
 
 /** The learning rate's course and the optimizer's settings: see `optimizer.ts` and `muon.ts`. */
 export interface OptimizerRecipe extends Required<AdamSettings> {
-  /** What moves matrices of repeated blocks; AdamW moves everything else. Default `adamw`. */
+  /** What moves matrices of repeated blocks; AdamW moves everything else. With Muon `maxNorm` does not bear on them. */
   readonly method: 'adamw' | 'muon';
   readonly rate: number;
   readonly warmup: number;
@@ -132,8 +132,8 @@ export interface TransformerRecipe extends CommonRecipe {
   /** Share of clips with known frames, for continuing and filling in. Default 0.3. */
   readonly known: number;
   /**
-   * How much more a token counts in the loss that shows objects and nothing else than one that shows none. Objects are few
-   * tokens, and all that is hard to learn of worlds is in them. Default 0.
+   * Weight in the loss that objects add to a token's own, which is 1: all of it where they cover a quarter of the token
+   * or more, else in proportion. Objects are few tokens, and what is hard to learn of worlds is in them. Default 0.
    */
   readonly objects: number;
 }
@@ -211,7 +211,10 @@ const weight = (description: string) => number({ min: 0 }, description);
 
 const optimizer: Schema<OptimizerRecipe> = object<OptimizerRecipe>(
   {
-    method: withDefault(choice(['adamw', 'muon']), 'adamw'),
+    method: withDefault(
+      choice(['adamw', 'muon'], 'What moves matrices of repeated blocks; AdamW moves everything else.'),
+      'adamw',
+    ),
     rate: number({ above: 0 }, 'Highest learning rate.'),
     warmup: withDefault(integer({ min: 0 }, 'Steps of the rise at the start.'), 0),
     floor: withDefault(share('Learning rate at the end, as a share of the highest.'), 0),
@@ -297,7 +300,12 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
       { short: 0.45, medium: 0.25, detailed: 0.2, none: 0.1 },
     ),
     known: withDefault(share('Share of clips with known frames.'), 0.3),
-    objects: withDefault(weight('How much more tokens count in the loss that show objects.'), 0),
+    objects: withDefault(
+      weight(
+        "Weight in the loss that objects add to a token's own, 1, where they cover a quarter of it or more.",
+      ),
+      0,
+    ),
   },
   'How zoetrope train transformer trains.',
 );
@@ -334,12 +342,25 @@ export function scheduleOf({ optimizer: { rate, warmup, floor }, steps }: Common
 }
 
 /**
+ * Options that recipes did not always have, each with the value that trains as was trained before it. An option that is
+ * added joins them.
+ */
+const added: ReadonlyMap<string, unknown> = new Map<string, unknown>([
+  ['method', 'adamw'],
+  ['objects', 0],
+]);
+
+/**
  * Digest of what decides a training's curve: 16 hexadecimal digits. `intervals` do not count, so that a run may be
- * resumed with others.
+ * resumed with others; nor do options {@link added} later that are left at their default, so that a recipe's digest, its
+ * checkpoints and the provenance of its weights outlive them.
  */
 export function recipeDigest(recipe: Recipe): string {
   const { intervals: _intervals, ...deciding } = recipe;
-  return createHash('sha256').update(JSON.stringify(deciding)).digest('hex').slice(0, 16);
+  const content = JSON.stringify(deciding, (name, value: unknown) =>
+    added.has(name) && added.get(name) === value ? undefined : value,
+  );
+  return createHash('sha256').update(content).digest('hex').slice(0, 16);
 }
 
 async function readJson(file: string): Promise<unknown> {

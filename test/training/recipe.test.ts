@@ -91,4 +91,19 @@ describe('mistakes', () => {
     expect(recipeDigest(often)).toBe(recipeDigest(recipe));
     expect(recipeDigest(faster)).not.toBe(recipeDigest(recipe));
   });
+
+  it('keeps the digests of recipes that were there before an option, and tells its values apart', async () => {
+    const first = await readAutoencoderRecipe(join(recipes, 'toy', 'autoencoder.json'));
+    const second = await readTransformerRecipe(join(recipes, 'toy', 'transformer.json'));
+    // As computed by the code of before `optimizer.method` and `objects`. Options that are added belong in `recipe.ts`'s
+    // `added`; if a recipe here has changed itself, its digest is to.
+    expect(recipeDigest(first)).toBe('124ebde0814a3f54');
+    expect(recipeDigest(second)).toBe('cb7d9a325a554c9f');
+    const weighted = { ...second, objects: 2 };
+    const moved = { ...second, optimizer: { ...second.optimizer, method: 'muon' } } as const;
+    const digests = [second, weighted, { ...second, objects: 3 }, moved, { ...moved, objects: 2 }].map(
+      recipeDigest,
+    );
+    expect(new Set(digests).size).toBe(digests.length);
+  });
 });
