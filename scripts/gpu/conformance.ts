@@ -4,20 +4,15 @@
  * 2e-6, all tables. With NARROW=1 in the environment attention is given bf16.
  */
 
-import type { Precision } from '../../src/executors/nvidia/library/library-call.ts';
-import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { cases } from '../../test/executors/cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from '../../test/executors/comparison.ts';
 import { nnCases } from '../../test/executors/nn-cases.ts';
+import { openForScript } from './open.ts';
 
 const [precision = 'fp32', tolerance = '2e-6', ...tables] = process.argv.slice(2);
 const reference = new ReferenceExecutor();
-await using executor = await openNvidiaExecutor({
-  precision: precision as Precision,
-  narrowAttention: process.env.NARROW === '1',
-});
-console.log(`${executor.name} on ${executor.device.name}, ${executor.device.architecture}`);
+await using executor = await openForScript(precision, { narrowAttention: process.env.NARROW === '1' });
 let [passed, failed] = [0, 0];
 const start = performance.now();
 for (const [table, rows] of Object.entries({ ...cases, ...nnCases })) {

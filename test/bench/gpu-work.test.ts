@@ -1,8 +1,5 @@
-import { execFile, spawnSync } from 'node:child_process';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { spawnSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
-import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { type BenchCase, type CaseName, cases, operations, tinyCase } from '../../bench/gpu/cases.ts';
 import { configOf, makeWork } from '../../bench/gpu/work.ts';
@@ -87,30 +84,6 @@ describe.skipIf(reason !== undefined)(
 
 describe('the comparison with PyTorch', () => {
   const folder = resolve(import.meta.dirname, '../../bench/gpu');
-
-  it('runs our side in a process of its own and writes figures', async () => {
-    const out = await mkdtemp(join(tmpdir(), 'zoetrope-compare-'));
-    try {
-      const json = join(out, 'figures.jsonl');
-      const options = ['--cases', 'small', '--sizes', 'tiny', '--device', 'reference', '--rounds', '2'];
-      await promisify(execFile)(process.execPath, [
-        join(folder, 'compare.ts'),
-        ...options,
-        '--peers',
-        'none',
-        '--json',
-        json,
-      ]);
-      const line = JSON.parse(await readFile(json, 'utf8')) as Record<string, unknown>;
-      expect(line).toMatchObject({
-        case: 'small',
-        sides: { ours: { device: 'reference', times: [expect.any(Number), expect.any(Number)] } },
-      });
-      expect(line.coldCompileSeconds).toBeGreaterThan(0);
-    } finally {
-      await rm(out, { recursive: true });
-    }
-  });
 
   const python = spawnSync('python3', ['--version']).status === 0;
   it.skipIf(!python)(`has a Python side that can be read${python ? '' : ': needs python3'}`, () => {
