@@ -1,7 +1,14 @@
 import { spawnSync } from 'node:child_process';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { type BenchCase, type CaseName, cases, operations, tinyCase } from '../../bench/gpu/cases.ts';
+import {
+  type BenchCase,
+  type CaseName,
+  cases,
+  operations,
+  type TransformerCase,
+  tinyCase,
+} from '../../bench/gpu/cases.ts';
 import { configOf, makeWork } from '../../bench/gpu/work.ts';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
@@ -11,6 +18,7 @@ import { autoencoderSpec } from '../../src/models/autoencoder/autoencoder.ts';
 import { autoencoderLoss } from '../../src/models/autoencoder/loss.ts';
 import { costOf } from '../../src/pipeline/graph-cost.ts';
 import { trace } from '../../src/tensor/trace.ts';
+import type { Op } from '../../src/tensor/vocabulary.ts';
 import { difference, evaluate } from '../executors/comparison.ts';
 import { CpuKernels, missingCompiler } from '../executors/nvidia/stand-in/compile.ts';
 import { kernelsOf, planStandIn, runStandIn } from '../executors/nvidia/stand-in/stand-in-executor.ts';
@@ -48,6 +56,18 @@ describe('work of the GPU benchmarks', () => {
     expect(operations(cases.wan) / 1e12).toBeCloseTo(283, 0);
     expect(operations(cases.step64) / 1e12).toBeCloseTo(158.5, 0);
     expect(operations(cases.step128)).toBe(operations(cases.step64));
+  });
+});
+
+describe('recomputation', () => {
+  it('takes a fraction of the memory on the GPU: what is computed again waits until it is needed', () => {
+    const given = { ...(tiny.get('step64') as TransformerCase), layers: 24, tokens: 2048 };
+    const [kept, recomputed] = [false, true].map((recompute) => {
+      const { graph, donate } = makeWork(given, { recompute });
+      const libraries: Op[] = ['attention', 'attentionGradient'];
+      return planStandIn(graph, { prepare, partition: fusedPartition }, donate, libraries).program.arenaBytes;
+    }) as [number, number];
+    expect(recomputed / kept).toBeLessThan(0.3);
   });
 });
 
