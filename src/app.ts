@@ -159,6 +159,8 @@ export async function reportNvidiaLibraries(): Promise<
     return reportLibraries();
   } catch (error) {
     // Nothing can be called on a platform without koffi.
-    return [{ name: 'koffi', problem: error instanceof Error ? error.message : String(error) }];
+    return [
+      { name: 'koffi', isOptional: false, problem: error instanceof Error ? error.message : String(error) },
+    ];
   }
 }
