@@ -5,9 +5,8 @@
 import { createInterface } from 'node:readline';
 import { type DeviceName, openExecutor } from '../../src/app.ts';
 import type { DeviceBuffer, Executable, Executor } from '../../src/executors/executor.ts';
-import type { Precision } from '../../src/executors/nvidia/library/library-call.ts';
 import type { NvidiaExecutor } from '../../src/executors/nvidia/nvidia-executor.ts';
-import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
+import { type OpenSettings, openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { at } from '../../src/tensor/shape.ts';
 import type { Answers, Ask, OurSettings, PrepareAsk } from './protocol.ts';
 import { makeWork, type Work } from './work.ts';
@@ -98,7 +97,7 @@ async function open(
   precision: string,
 ): Promise<{ executor: Executor; gpu: NvidiaExecutor | undefined }> {
   if (device !== 'nvidia') return { executor: await openExecutor(device as DeviceName), gpu: undefined };
-  const gpu = await openNvidiaExecutor({ precision: precision as Precision });
+  const gpu = await openNvidiaExecutor({ precision } as OpenSettings);
   return { executor: gpu, gpu };
 }
 

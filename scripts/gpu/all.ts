@@ -42,13 +42,13 @@ const precisions = options.precisions.split(',');
 const trainable = precisions.filter((precision) => precision !== 'fp32');
 const device = options.dry ? 'cpu' : 'nvidia';
 /** Errors of conformance cases relative to the largest value. */
-const tolerances: Readonly<Record<string, string>> = { fp32: '2e-6', tf32: '2e-2', bf16: '5e-2' };
+const tolerances: Readonly<Record<string, string>> = { fp32: '2e-6', tf32: '2e-2', bf16: '2e-2' };
 const sanitizer = ['compute-sanitizer', '--tool', 'memcheck', '--error-exitcode', '9'];
 
 const parts: Readonly<Record<string, () => readonly Command[]>> = {
   doctor: () => [zoetrope('doctor', 'doctor')],
   conformance: () =>
-    precisions.map((precision) => script('conformance', precision, [tolerances[precision] ?? '5e-2'])),
+    precisions.map((precision) => script('conformance', precision, [tolerances[precision] ?? '2e-2'])),
   // The second run records a graph.
   block: () => precisions.map((precision) => script('block-step', precision, ['2'])),
   sanitizer: () =>
