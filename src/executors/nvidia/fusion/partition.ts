@@ -8,7 +8,7 @@ import {
 } from '../../../tensor/tensor.ts';
 import type { Partition, Stage } from '../kernel.ts';
 import { resultOf } from '../plain/expression.ts';
-import { contextOf, isNeededInMemory, stagesOf } from '../plain/partition.ts';
+import { constantsInMemory, contextOf, stagesOf } from '../plain/partition.ts';
 import { type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
 import { totalStages } from './totals.ts';
@@ -26,10 +26,11 @@ export const fusedPartition: Partition = (graph, policy) => {
   const grouping = new Grouping(context, (item) => canEmit(item, context));
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, policy.takes, context);
+  const inMemory = constantsInMemory(graph, policy.takes);
   for (const node of graph.nodes) {
     if (node.op === 'input') continue;
     if (node.op === 'constant') {
-      if (node.attributes.values.length !== 1 || isNeededInMemory(graph, node, policy.takes))
+      if (node.attributes.values.length !== 1 || inMemory.has(node))
         grouping.addStages([{ kind: 'constant', node, output: resultOf(node) }], [], [resultOf(node)]);
       continue;
     }
