@@ -3,14 +3,14 @@
  *
  *   --cases NAME,..         of cases.ts; default all
  *   --peers MODE,..         eager, compile, blocks, graphs (peer.py), none; default what is fastest of each case
- *   --precision NAME        ours; default tf32
+ *   --precision NAME        ours: fp32, tf32, bf16; default bf16, which is PyTorch's
  *   --seconds N             most seconds of a case's rounds; default 30
  *   --rounds N              most rounds; default 9
  *   --compile-limit N       seconds after which PyTorch's compilation is given up; default 300
  *   --cold yes|no           whether to compile once with an empty kernel cache first; default yes
  *   --apart                 one side after the other instead of in turns: for GPUs that cannot hold both
  *   --recompute             ours computes blocks again in the backward pass
- *   --weights f32|bf16      ours, in forward passes; default f32
+ *   --weights f32|bf16      ours, in forward passes; default bf16 in bf16, as PyTorch's are, else f32
  *   --attention NAME        PyTorch's attention: default, cudnn
  *   --json FILE             appends a line of JSON for each case
  *   --sizes full|tiny       tiny, with --device DEVICE --peer-device cpu, is a dry run
@@ -22,6 +22,7 @@ import { appendFileSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
+import { precisions } from '../../src/executors/executor.ts';
 import { cacheVariable } from '../../src/executors/nvidia/kernel-cache.ts';
 import { type BenchCase, type CaseName, cases, operations, tinyCase } from './cases.ts';
 import { type Answers, type OurSettings, type PeerSettings, Side } from './protocol.ts';
@@ -30,14 +31,14 @@ const { values: options } = parseArgs({
   options: {
     cases: { type: 'string', default: Object.keys(cases).join() },
     peers: { type: 'string' },
-    precision: { type: 'string', default: 'tf32' },
+    precision: { type: 'string', default: 'bf16' },
     seconds: { type: 'string', default: '30' },
     rounds: { type: 'string', default: '9' },
     'compile-limit': { type: 'string', default: '300' },
     cold: { type: 'string', default: 'yes' },
     apart: { type: 'boolean', default: false },
     recompute: { type: 'boolean', default: false },
-    weights: { type: 'string', default: 'f32' },
+    weights: { type: 'string' },
     attention: { type: 'string', default: 'default' },
     json: { type: 'string' },
     sizes: { type: 'string', default: 'full' },
@@ -87,12 +88,13 @@ interface Figures {
   readonly times: readonly number[];
 }
 
-const ourSettings = {
+const precision = choice('precision', options.precision, precisions);
+const ourSettings: OurSettings = {
   device: options.device,
-  precision: options.precision,
-  weights: options.weights,
+  precision,
+  weights: choice('weights', options.weights ?? (precision === 'bf16' ? 'bf16' : 'f32'), ['f32', 'bf16']),
   recompute: options.recompute,
-} as OurSettings;
+};
 
 for (const name of options.cases.split(',') as CaseName[]) {
   const full: BenchCase | undefined = cases[name];
@@ -100,8 +102,15 @@ for (const name of options.cases.split(',') as CaseName[]) {
   await compare(name, options.sizes === 'tiny' ? tinyCase(full) : full);
 }
 
+/** One of some words. */
+function choice<T extends string>(option: string, given: string, words: readonly T[]): T {
+  const word = words.find((one) => one === given);
+  if (word === undefined) throw new Error(`--${option} ${given}: use one of ${words.join()}`);
+  return word;
+}
+
 async function compare(name: CaseName, given: BenchCase): Promise<void> {
-  console.log(`${name}: ${(operations(given) / 1e12).toPrecision(3)} TFLOP, ours ${options.precision}`);
+  console.log(`${name}: ${(operations(given) / 1e12).toPrecision(3)} TFLOP, ours ${precision}`);
   const cache = mkdtempSync(join(tmpdir(), 'zoetrope-bench-'));
   try {
     const cold = options.cold === 'yes' ? await coldCompile(given, cache) : undefined;
@@ -252,10 +261,10 @@ function report(
     commit: process.env.ZOETROPE_COMMIT ?? 'unknown',
     case: name,
     sizes: options.sizes,
-    precision: options.precision,
+    precision,
     apart: options.apart,
     recompute: options.recompute,
-    weights: options.weights,
+    weights: ourSettings.weights,
     attention: options.attention,
     coldCompileSeconds,
     sides: Object.fromEntries(found),

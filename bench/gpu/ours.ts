@@ -4,9 +4,9 @@
  */
 import { createInterface } from 'node:readline';
 import { type DeviceName, openExecutor } from '../../src/app.ts';
-import type { DeviceBuffer, Executable, Executor } from '../../src/executors/executor.ts';
+import type { DeviceBuffer, Executable, Executor, Precision } from '../../src/executors/executor.ts';
 import type { NvidiaExecutor } from '../../src/executors/nvidia/nvidia-executor.ts';
-import { type OpenSettings, openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
+import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { at } from '../../src/tensor/shape.ts';
 import type { Answers, Ask, OurSettings, PrepareAsk } from './protocol.ts';
 import { makeWork, type Work } from './work.ts';
@@ -94,10 +94,10 @@ async function prepare({ case: given, settings }: PrepareAsk): Promise<Answers['
 
 async function open(
   device: string,
-  precision: string,
+  precision: Precision,
 ): Promise<{ executor: Executor; gpu: NvidiaExecutor | undefined }> {
   if (device !== 'nvidia') return { executor: await openExecutor(device as DeviceName), gpu: undefined };
-  const gpu = await openNvidiaExecutor({ precision } as OpenSettings);
+  const gpu = await openNvidiaExecutor({ precision });
   return { executor: gpu, gpu };
 }
 

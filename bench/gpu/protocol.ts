@@ -1,13 +1,14 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { createInterface } from 'node:readline';
+import type { Precision } from '../../src/executors/executor.ts';
 import type { BenchCase } from './cases.ts';
 import type { WorkSettings } from './work.ts';
 
 /** Settings of `ours.ts`. */
 export interface OurSettings extends WorkSettings {
-  /** `nvidia`, or for a dry run any device of ours. */
+  /** `nvidia`, or for a dry run any device of ours, whose precision is its own. */
   readonly device: string;
-  readonly precision: string;
+  readonly precision: Precision;
 }
 
 /** Settings of `peer.py`. */

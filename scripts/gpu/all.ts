@@ -1,8 +1,8 @@
 /**
  * Everything that a GPU host is asked to show: `node scripts/gpu/all.ts [options]`, after `. scripts/gpu/setup.sh`.
  *
- *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, bench, train; default all
- *   --precisions NAME,..  default fp32,tf32
+ *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, precisions, bench, train; default all
+ *   --precisions NAME,..  default fp32,tf32,bf16; bench and training in the last
  *   --out DIR             for all.log and bench.jsonl; default $OUT, else ./gpu-results
  *   --limit SECONDS       of each command; default 540
  *   --bench="OPTIONS"     of bench/gpu/compare.ts, separated by spaces
@@ -15,11 +15,12 @@ import { mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
+import { precisions } from '../../src/executors/executor.ts';
 
 const { values: options } = parseArgs({
   options: {
-    parts: { type: 'string', default: 'doctor,conformance,block,sanitizer,overfit,bench,train' },
-    precisions: { type: 'string', default: 'fp32,tf32' },
+    parts: { type: 'string', default: 'doctor,conformance,block,sanitizer,overfit,precisions,bench,train' },
+    precisions: { type: 'string', default: precisions.join() },
     out: { type: 'string', default: process.env.OUT ?? 'gpu-results' },
     limit: { type: 'string', default: '540' },
     bench: { type: 'string', default: '' },
@@ -37,9 +38,10 @@ interface Command {
 
 const root = resolve(import.meta.dirname, '../..');
 const out = resolve(options.out);
-const precisions = options.precisions.split(',');
+const chosen = options.precisions.split(',');
+const last = chosen.at(-1) ?? 'bf16';
 /** Those that are worth training in. */
-const trainable = precisions.filter((precision) => precision !== 'fp32');
+const trainable = chosen.filter((precision) => precision !== 'fp32');
 const device = options.dry ? 'cpu' : 'nvidia';
 /** Errors of conformance cases relative to the largest value. */
 const tolerances: Readonly<Record<string, string>> = { fp32: '2e-6', tf32: '2e-2', bf16: '2e-2' };
@@ -48,33 +50,37 @@ const sanitizer = ['compute-sanitizer', '--tool', 'memcheck', '--error-exitcode'
 const parts: Readonly<Record<string, () => readonly Command[]>> = {
   doctor: () => [zoetrope('doctor', 'doctor')],
   conformance: () =>
-    precisions.map((precision) => script('conformance', precision, [tolerances[precision] ?? '2e-2'])),
+    chosen.map((precision) => script('conformance', precision, [tolerances[precision] ?? '2e-2'])),
   // The second run records a graph.
-  block: () => precisions.map((precision) => script('block-step', precision, ['2'])),
+  block: () => chosen.map((precision) => script('block-step', precision, ['2'])),
   sanitizer: () =>
-    precisions.map((precision) => ({
+    chosen.map((precision) => ({
       ...script('block-step', precision, ['1']),
       name: `sanitizer-${precision}`,
       ...(!options.dry && { under: sanitizer }),
     })),
   overfit: () => trainable.map((precision) => script('overfit', precision, options.dry ? ['20'] : [])),
-  bench: () => trainable.map(bench),
+  precisions: () => [
+    {
+      name: 'precisions',
+      args: [
+        'scripts/gpu/precisions.ts',
+        'transformer',
+        ...(options.dry
+          ? ['recipes/toy/transformer.json', '2', device]
+          : ['recipes/micro/transformer.json', '300', ...chosen]),
+      ],
+    },
+  ],
+  bench: () => [bench(last)],
   train: () => {
     const folder = mkdtempSync(join(tmpdir(), 'zoetrope-train-'));
     process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
+    const on = ['--device', device, ...(options.dry ? [] : ['--precision', last])];
     const train = (kind: string) =>
-      [
-        'train',
-        kind,
-        '--recipe',
-        `recipes/toy/${kind}.json`,
-        '--out',
-        join(folder, kind),
-        '--device',
-        device,
-      ] as const;
+      ['train', kind, '--recipe', `recipes/toy/${kind}.json`, '--out', join(folder, kind), ...on] as const;
     const weights = join(folder, 'autoencoder/autoencoder.safetensors');
-    const micro = ['--recipe', 'recipes/micro/autoencoder.json', '--steps', '400', '--device', device];
+    const micro = ['--recipe', 'recipes/micro/autoencoder.json', '--steps', '400', ...on];
     const rate = zoetrope('train-micro', 'train', 'autoencoder', ...micro, '--out', join(folder, 'micro'));
     return [
       zoetrope('train-autoencoder', ...train('autoencoder')),
