@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
 import type { Executor, Precision } from './executors/executor.ts';
 import type { ProcessGroup } from './executors/process-group.ts';
+import { installedVersion } from './installed.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
 import { VideoModel } from './pipeline/video-model.ts';
 import { fromFloat32, toFloat32 } from './tensor/host-tensor.ts';
@@ -51,6 +52,10 @@ export async function openExecutor(
     }
     case 'cpu':
     case 'webgpu': {
+      if (installedVersion('onnxruntime-node') === undefined)
+        throw new UserError(
+          `device ${device}: ONNX Runtime is not in this installation; use --device nvidia`,
+        );
       const { openOnnxExecutor } = await import('./executors/onnx/open-node.ts');
       return openOnnxExecutor({ device, threads });
     }

@@ -22,7 +22,7 @@ export {
   inputsOf,
   uploadTree,
 } from './executors/executor.ts';
-export { selfAttention, selfAttentionSpec } from './nn/attention.ts';
+export { crossAttention, crossAttentionSpec, selfAttention, selfAttentionSpec } from './nn/attention.ts';
 export { causalConvolution, convolutionSpec, residualBlock, residualBlockSpec } from './nn/convolution.ts';
 export { linear, linearSpec, mlp, mlpSpec } from './nn/linear.ts';
 export {

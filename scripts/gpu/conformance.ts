@@ -4,17 +4,15 @@
  * all tables; give tf32 and bf16 2e-2.
  */
 
-import type { Precision } from '../../src/executors/executor.ts';
-import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { cases } from '../../test/executors/cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from '../../test/executors/comparison.ts';
 import { nnCases } from '../../test/executors/nn-cases.ts';
+import { openForScript } from './open.ts';
 
 const [precision = 'fp32', tolerance = '2e-6', ...tables] = process.argv.slice(2);
 const reference = new ReferenceExecutor();
-await using executor = await openNvidiaExecutor({ precision: precision as Precision });
-console.log(`${executor.name} on ${executor.device.name}, ${executor.device.architecture}`);
+await using executor = await openForScript(precision);
 let [passed, failed] = [0, 0];
 const start = performance.now();
 for (const [table, rows] of Object.entries({ ...cases, ...nnCases })) {

@@ -5,6 +5,7 @@ import { checkDataset } from '../data/preflight/check.ts';
 import { reportPage } from '../data/preflight/html.ts';
 import { describeWindow, formatReport } from '../data/preflight/text.ts';
 import { defaultWindow, readRecipeWindow } from '../data/window.ts';
+import { requireFfmpeg } from '../video/ffmpeg-package.ts';
 import { MediaReader } from '../video/read.ts';
 import { defineCommand, numberOption } from './command.ts';
 
@@ -36,6 +37,7 @@ Exit code 0: nothing wrong. 1: the report has errors (damaged files, wrong manif
   },
   example: 'zoetrope dataset check ./clips --html report.html',
   async run({ values, positionals: [path = ''], terminal }) {
+    requireFfmpeg('zoetrope dataset check', '');
     const window =
       values['plan-for'] === undefined ? defaultWindow : await readRecipeWindow(values['plan-for']);
     const processes =

@@ -1,11 +1,11 @@
 import { fork } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, readFile, stat } from 'node:fs/promises';
-import { createRequire } from 'node:module';
+import { readdir, stat } from 'node:fs/promises';
 import { arch, availableParallelism, cpus, freemem, platform, totalmem } from 'node:os';
-import { dirname, extname, join } from 'node:path';
+import { extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type DeviceName, reportNvidiaLibraries, weightsFolder } from '../app.ts';
+import { installedVersion } from '../installed.ts';
 import { defineCommand } from './command.ts';
 import type { ProbeAnswer } from './device-probe.ts';
 
@@ -38,7 +38,10 @@ interface Report {
   readonly processor: string;
   /** Bytes. */
   readonly memory: { readonly total: number; readonly free: number };
-  readonly onnxRuntime: string;
+  /** Version of the package; null where it is not in this installation. */
+  readonly onnxRuntime: string | null;
+  /** Version of the package that holds FFmpeg; null where it is not in this installation. */
+  readonly ffmpeg: string | null;
   readonly devices: readonly DeviceReport[];
   readonly nvidiaLibraries: Awaited<ReturnType<typeof reportNvidiaLibraries>>;
   /** Models that can be called by name. */
@@ -52,7 +55,8 @@ async function examine(): Promise<Report> {
     cores: availableParallelism(),
     processor: cpus()[0]?.model.trim() ?? 'unknown',
     memory: { total: totalmem(), free: freemem() },
-    onnxRuntime: await onnxRuntimeVersion(),
+    onnxRuntime: installedVersion('onnxruntime-node') ?? null,
+    ffmpeg: installedVersion('node-av') ?? null,
     devices: await Promise.all(probed.map(examineDevice)),
     nvidiaLibraries: await reportNvidiaLibraries(),
     models: await findModels(),
@@ -70,12 +74,6 @@ async function examineDevice(device: DeviceName): Promise<DeviceReport> {
   child.on('message', (answer) => answers.push(answer as ProbeAnswer));
   const [code, signal] = (await ended) as [number | null, string | null];
   return { device, ...(answers[0] ?? { problem: `its test ended with ${signal ?? `code ${code}`}` }) };
-}
-
-async function onnxRuntimeVersion(): Promise<string> {
-  const entry = createRequire(import.meta.url).resolve('onnxruntime-node');
-  const text = await readFile(join(dirname(entry), '../package.json'), 'utf8');
-  return (JSON.parse(text) as { version: string }).version;
 }
 
 /** Folders of the package's weights that hold both files of a model. */
@@ -101,7 +99,11 @@ function textOf(report: Report): string {
     ['node', `${report.node} on ${report.platform}`],
     ['processor', `${report.processor}, ${report.cores} cores`],
     ['memory', `${gigabytes(memory.total)}, ${gigabytes(memory.free)} free`],
-    ['onnxruntime', report.onnxRuntime],
+    ['onnxruntime', report.onnxRuntime ?? 'not in this installation: device nvidia alone'],
+    [
+      'ffmpeg',
+      report.ffmpeg === null ? 'not in this installation: no mp4 and webm' : `node-av ${report.ffmpeg}`,
+    ],
     ...report.devices.map(({ device, executor, fallback, problem }): [string, string] => [
       device,
       executor === undefined

@@ -4,6 +4,7 @@ import type { Estimate } from '../pipeline/estimate.ts';
 import type { RunHooks } from '../pipeline/progress.ts';
 import type { Extent, SamplingSettings } from '../pipeline/request.ts';
 import type { VideoModel } from '../pipeline/video-model.ts';
+import { isFfmpegFormat, requireFfmpeg } from '../video/ffmpeg-package.ts';
 import { formatNames, formatOf } from '../video/formats.ts';
 import type { Video } from '../video/frames.ts';
 import { MediaReader } from '../video/read.ts';
@@ -96,6 +97,7 @@ export async function checkPlace(path: string): Promise<void> {
   if (format === undefined) {
     throw new UsageError(`zoetrope: ${path}: no format has this ending; use one of ${formatNames}`);
   }
+  if (isFfmpegFormat(format)) requireFfmpeg(path);
   // A folder of frames is checked when it is written: it may replace another one.
   if (format !== 'frames') await checkWritable(path);
 }

@@ -2,6 +2,9 @@ import { layerNorm, silu } from '../tensor/functions.ts';
 import { GraphError } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import {
+  type CrossAttentionSpec,
+  crossAttention,
+  crossAttentionSpec,
   type SelfAttentionSpec,
   type SequenceLayout,
   selfAttention,
@@ -17,6 +20,8 @@ export interface TransformerBlockSpec {
   /** Set in a block whose conditioning is modulations that all blocks share: this block's own share, [6 width]. */
   readonly modulationTable?: ParameterSpec;
   readonly attention: SelfAttentionSpec;
+  /** Set in a block that attends to a context, such as a text. */
+  readonly crossAttention?: CrossAttentionSpec;
   readonly mlp: MlpSpec;
 }
 
@@ -32,6 +37,8 @@ export interface TransformerBlockSizes {
    * for all blocks. Default: no conditioning.
    */
   readonly condition?: number | 'shared';
+  /** Channels of a context that the block attends to between its two other sub-layers. Default: no context. */
+  readonly context?: number;
 }
 
 /**
@@ -44,6 +51,7 @@ export function transformerBlockSpec({
   headSize,
   hidden = 4 * width,
   condition,
+  context,
 }: TransformerBlockSizes): TransformerBlockSpec {
   return {
     ...(typeof condition === 'number' && {
@@ -51,6 +59,7 @@ export function transformerBlockSpec({
     }),
     ...(condition === 'shared' && { modulationTable: parameter([6 * width], { kind: 'zeros' }) }),
     attention: selfAttentionSpec(width, headSize),
+    ...(context !== undefined && { crossAttention: crossAttentionSpec(width, headSize, context) }),
     mlp: mlpSpec(width, hidden),
   };
 }
@@ -84,14 +93,16 @@ export function modulate(x: Tensor, { shift, scale }: Modulation): Tensor {
 
 /**
  * A pre-norm transformer block: x [B, S, width] -> [B, S, width]. With conditioning c [B, S or 1, condition or
- * 6 width] (per token, or one for all) it is modulated by it (Peebles & Xie 2022, figure 3).
- * @throws GraphError when the parameters have a modulation and c is missing, or the other way round.
+ * 6 width] (per token, or one for all) it is modulated by it (Peebles & Xie 2022, figure 3). With a context
+ * [B, T, context], which conditioning leaves alone, it attends to it in between.
+ * @throws GraphError when the parameters are made for c or a context and it is missing, or the other way round.
  */
 export function transformerBlock(
   p: Parameters<TransformerBlockSpec>,
   x: Tensor,
   layout: SequenceLayout,
   c?: Tensor,
+  context?: Tensor,
 ): Tensor {
   const modulated = p.modulation !== undefined || p.modulationTable !== undefined;
   if (modulated !== (c !== undefined)) {
@@ -101,7 +112,22 @@ export function transformerBlock(
   }
   const on = c && modulations(p, c);
   const attended = subLayer(x, on?.attention, (h) => selfAttention(p.attention, h, layout)); // [B, S, width]
-  return subLayer(attended, on?.mlp, (h) => mlp(p.mlp, h)); // [B, S, width]
+  const informed = attendToContext(p, attended, context); // [B, S, width]
+  return subLayer(informed, on?.mlp, (h) => mlp(p.mlp, h)); // [B, S, width]
+}
+
+function attendToContext(
+  p: Parameters<TransformerBlockSpec>,
+  x: Tensor,
+  context: Tensor | undefined,
+): Tensor {
+  if (p.crossAttention === undefined && context === undefined) return x;
+  if (p.crossAttention === undefined || context === undefined) {
+    throw new GraphError(
+      'transformer block: context and cross-attention parameters go together; give both or neither',
+    );
+  }
+  return x.add(crossAttention(p.crossAttention, layerNorm(x), context));
 }
 
 /** x + gate f(modulate(norm(x))), or x + f(norm(x)) without conditioning. */

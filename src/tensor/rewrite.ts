@@ -57,14 +57,18 @@ export function rewriteNodes(
 
 /** Inlines every call, so that only primitive operations remain. */
 export function inlineCalls(targets: readonly Tensor[]): Tensor[] {
-  return rewrite(targets, new TensorMap(), (node, operands) => {
-    if (node.op !== 'call') return rebuild(node, operands);
-    const inputs = new TensorMap<Tensor>();
-    node.attributes.graph.inputs.forEach((input, index) => {
-      inputs.set(input, at(operands, index));
-    });
-    return inlineCalls(substitute(node.attributes.graph.outputs, inputs));
+  return rewrite(targets, new TensorMap(), inlined);
+}
+
+/** A node's results without calls. Walks a called graph's own nodes, and not what its operands are made of. */
+function inlined(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
+  if (node.op !== 'call') return rebuild(node, operands);
+  const { graph } = node.attributes;
+  const inputs = new TensorMap<Tensor>();
+  graph.inputs.forEach((input, index) => {
+    inputs.set(input, at(operands, index));
   });
+  return rewriteAll(graph.nodes, graph.outputs, inputs, inlined);
 }
 
 /**
@@ -99,9 +103,19 @@ function rewrite(
   replacements: TensorMap<Tensor>,
   rebuildNode: Rebuild,
 ): Tensor[] {
+  return rewriteAll(nodesOf(targets), targets, replacements, rebuildNode);
+}
+
+/** {@link rewrite} where the nodes that the targets need are known, operands first. */
+function rewriteAll(
+  nodes: readonly Node[],
+  targets: readonly Tensor[],
+  replacements: TensorMap<Tensor>,
+  rebuildNode: Rebuild,
+): Tensor[] {
   const rewritten = new TensorMap<Tensor>();
   const lookUp = (tensor: Tensor) => replacements.get(tensor) ?? rewritten.get(tensor) ?? tensor;
-  for (const node of nodesOf(targets)) {
+  for (const node of nodes) {
     const originals = resultsOf(node);
     if (originals.every((tensor) => replacements.has(tensor))) continue;
     const results = rebuildNode(node, operandsOf(node).map(lookUp));

@@ -2,6 +2,7 @@ import { availableParallelism } from 'node:os';
 import { writeAtomically } from '../atomic-file.ts';
 import { UserError } from '../errors.ts';
 import type { CreateAsk } from './child/protocol.ts';
+import { isFfmpegFormat, requireFfmpeg } from './ffmpeg-package.ts';
 import { formatNames, formatOf, type WriteFormat } from './formats.ts';
 import { folderIndexName } from './frame-folder.ts';
 import { type Size, sliceFrames, type Video } from './frames.ts';
@@ -108,6 +109,7 @@ type Settings = Omit<CreateAsk, 'path' | 'name' | 'size' | 'rate'>;
 function check(path: string, options: WriteOptions): Settings {
   const { format = formatOf(path), quality = 80, oddSize = 'error', loop = 0 } = options;
   if (!format) throw new UserError(`${path}: no format has this ending; use one of ${formatNames}`);
+  if (isFfmpegFormat(format)) requireFfmpeg(path);
   if (!(quality >= 0 && quality <= 100)) throw new UserError(`${path}: quality ${quality}; use 0 to 100`);
   if (!(Number.isInteger(loop) && loop >= 0 && loop <= 65535))
     throw new UserError(`${path}: loop ${loop}; use 0 to 65535`);

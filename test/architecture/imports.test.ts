@@ -25,6 +25,7 @@ const graph = new Map(files.map((file) => [file, importsOf(file)]));
 const allowed: Readonly<Record<string, readonly string[]>> = {
   errors: [],
   'atomic-file': ['errors'],
+  installed: [],
   random: [],
   tensor: [],
   storage: ['atomic-file', 'errors', 'tensor', 'random'],
@@ -33,7 +34,7 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
   nn: ['tensor', 'random'],
   models: ['errors', 'tensor', 'nn', 'random'],
   diffusion: ['errors', 'tensor', 'random'],
-  video: ['atomic-file', 'errors', 'random', 'tensor'],
+  video: ['atomic-file', 'errors', 'installed', 'random', 'tensor'],
   data: ['atomic-file', 'errors', 'random', 'tensor', 'storage', 'video'],
   pipeline: ['errors', 'random', 'tensor', 'nn', 'models', 'diffusion', 'storage', 'executors', 'video'],
   // Not part of the pipeline, which knows nothing of worlds: it rewrites text before the pipeline sees it.
@@ -52,13 +53,14 @@ const allowed: Readonly<Record<string, readonly string[]>> = {
     'data',
     'executors',
   ],
-  app: ['errors', 'executors', 'pipeline', 'tensor'],
+  app: ['errors', 'executors', 'installed', 'pipeline', 'tensor'],
   cli: [
     'atomic-file',
     'app',
     'diffusion',
     'errors',
     'executors',
+    'installed',
     'pipeline',
     'processes',
     'prompt',

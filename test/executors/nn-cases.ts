@@ -1,4 +1,9 @@
-import { selfAttention, selfAttentionSpec } from '../../src/nn/attention.ts';
+import {
+  crossAttention,
+  crossAttentionSpec,
+  selfAttention,
+  selfAttentionSpec,
+} from '../../src/nn/attention.ts';
 import {
   causalConvolution,
   convolutionSpec,
@@ -46,6 +51,7 @@ const shared = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, conditi
 function layout(cos: Tensor, sin: Tensor, segments?: Tensor) {
   return { cos, sin, ...(segments && { segments }) };
 }
+const informed = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 'shared', context: 5 });
 const stack = block('stacked', (p: Parameters<typeof block4>, x: Tensor, cos: Tensor, sin: Tensor) =>
   transformerBlock(p, x, { cos, sin }),
 );
@@ -63,6 +69,20 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
     ),
     layer('packed', selfAttentionSpec(8, 4), [f32([1, 6, 8]), turns, turns, packed], (p, x, a, b, s) =>
       selfAttention(p, x!, layout(a!, b!, s)),
+    ),
+  ],
+  crossAttention: [
+    layer(
+      'to a longer context',
+      crossAttentionSpec(8, 4, 5),
+      [f32([2, 3, 8]), f32([2, 7, 5])],
+      (p, x, context) => crossAttention(p, x!, context!),
+    ),
+    layer(
+      'to a shorter context',
+      crossAttentionSpec(8, 4, 8),
+      [f32([1, 6, 8]), f32([1, 2, 8])],
+      (p, x, context) => crossAttention(p, x!, context!),
     ),
   ],
   transformerBlock: [
@@ -83,6 +103,12 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
       shared,
       [f32([1, 6, 8]), turns, turns, f32([1, 6, 48])],
       (p, x, a, b, c) => transformerBlock(p, x!, layout(a!, b!), c),
+    ),
+    layer(
+      'modulated, with a context',
+      informed,
+      [f32([2, 6, 8]), turns, turns, f32([2, 1, 48]), f32([2, 3, 5])],
+      (p, x, a, b, c, context) => transformerBlock(p, x!, layout(a!, b!), c, context),
     ),
     layer('as a called block, twice', block4, [f32([1, 6, 8]), turns, turns], (p, x, a, b) =>
       stack(p, stack(p, x!, a!, b!), a!, b!),

@@ -6,7 +6,7 @@ import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { parameterCount } from '../../src/nn/parameters.ts';
 import { entryOf, openSafetensors, writeSafetensors } from '../../src/storage/safetensors.ts';
 import type { HostTensor } from '../../src/tensor/host-tensor.ts';
-import { fromNamed, Memorise, type MemoriseOptions, named, specsOf } from './memorise.ts';
+import { fromNamed, Memorise, type MemoriseOptions, named, overfitting, specsOf } from './memorise.ts';
 
 let folder: string;
 beforeAll(async () => {
@@ -16,14 +16,7 @@ afterAll(() => rm(folder, { recursive: true }));
 
 describe('training on the CPU', () => {
   it('learns 64 random sequences by heart, and resumes bit for bit', { timeout: 600_000 }, async () => {
-    const options: MemoriseOptions = {
-      width: 256,
-      layers: 6,
-      headSize: 64,
-      sequences: 64,
-      tokens: 8,
-      schedule: { rate: 1e-3, warmup: 20, steps: 300 },
-    };
+    const options = overfitting;
     expect(parameterCount(specsOf(options)) / 1e6).toBeCloseTo(4.87, 1);
     const path = join(folder, 'middle.safetensors');
     const losses: number[] = [];

@@ -38,6 +38,16 @@ export interface MemoriseOptions {
   readonly recompute?: boolean;
 }
 
+/** A transformer of 4.9 million parameters that learns 64 sequences: its loss falls to a hundredth in these steps. */
+export const overfitting = {
+  width: 256,
+  layers: 6,
+  headSize: 64,
+  sequences: 64,
+  tokens: 8,
+  schedule: { rate: 1e-3, warmup: 20, steps: 300 },
+} as const satisfies MemoriseOptions;
+
 type BlockParameters = Parameters<ReturnType<typeof transformerBlockSpec>>;
 
 const vocabulary = 256;

@@ -14,6 +14,10 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
   private readonly ort: OrtApi;
   /** Sessions that copy a device tensor to the host, by type and rank. */
   private readonly copiers = new Map<string, Ort.InferenceSession>();
+  /** Values on the device, and the session that made each: their memory is the session's. */
+  private readonly makers = new Map<Ort.Tensor, Ort.InferenceSession>();
+  /** Sessions that nobody runs any more, but whose values may live. */
+  private readonly ended = new Set<Ort.InferenceSession>();
   private settings: HostSettings = { device: 'cpu', threads: 0, strict: false, scoreBytes: 0 };
 
   constructor(ort: OrtApi) {
@@ -28,8 +32,14 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
     return this.ort.InferenceSession.create(model, this.sessionOptions(pool));
   }
 
-  releaseSession(session: Ort.InferenceSession): Promise<void> {
-    return session.release();
+  /** A session whose values live goes with the next one after them: to free a value after its session is a crash. */
+  async releaseSession(session: Ort.InferenceSession): Promise<void> {
+    this.ended.add(session);
+    const needed = new Set(this.makers.values());
+    for (const one of [...this.ended].filter((other) => !needed.has(other))) {
+      this.ended.delete(one);
+      await one.release();
+    }
   }
 
   upload({ type, shape, data }: Transfer): Ort.Tensor {
@@ -57,6 +67,7 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
   release(tensor: Ort.Tensor): void {
     if (tensor.location !== 'cpu') {
       tensor.dispose();
+      this.makers.delete(tensor);
       return;
     }
     const { data } = tensor;
@@ -76,7 +87,9 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
     return fetches.map(({ name, shape }) => {
       const tensor = results[name];
       if (tensor === undefined) throw new Error(`the session gave no output ${name}`);
-      return sameShape(tensor.dims, shape) ? tensor : tensor.reshape(shape);
+      const value = sameShape(tensor.dims, shape) ? tensor : tensor.reshape(shape);
+      if (value.location !== 'cpu') this.makers.set(value, session);
+      return value;
     });
   }
 

@@ -4,8 +4,6 @@
  */
 import { readSync, writeSync } from 'node:fs';
 import { setImmediate } from 'node:timers/promises';
-import { AV_LOG_QUIET } from 'node-av/constants';
-import { Log } from 'node-av/lib';
 import { UserError } from '../../errors.ts';
 import {
   type AnswerHeader,
@@ -21,8 +19,6 @@ import {
 import { Reading } from './reading.ts';
 import { SlotOutput } from './slot-output.ts';
 import { Writing } from './writing.ts';
-
-Log.setLevel(AV_LOG_QUIET);
 
 interface Answer {
   readonly answer: object;

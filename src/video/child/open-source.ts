@@ -1,6 +1,7 @@
 import { closeSync, lstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { UserError } from '../../errors.ts';
-import { AvSource } from './av-source.ts';
+import { requireFfmpeg } from '../ffmpeg-package.ts';
+import { loadFfmpeg } from './ffmpeg.ts';
 import { FolderSource } from './folder-source.ts';
 import type { OpenAsk } from './protocol.ts';
 import type { FrameSource } from './source.ts';
@@ -28,7 +29,8 @@ export async function openSource(ask: OpenAsk): Promise<OpenedFile> {
     throw new UserError(`${ask.path}: not a regular file; give a media file or a folder of pictures`);
   if (before.size === 0) throw new UserError(`${ask.path}: the file is empty; write or copy it again`);
   const kind = sniff(ask.path, head(ask.path));
-  const source = kind === 'still' ? await StillSource.open(ask, before.size) : new AvSource(ask, before.size);
+  const source =
+    kind === 'still' ? await StillSource.open(ask, before.size) : await openContainer(ask, before.size);
   const checkUnchanged = (): void => {
     const after = status(ask.path);
     if (after.size === before.size && after.mtimeMs === before.mtimeMs && after.ino === before.ino) return;
@@ -37,6 +39,12 @@ export async function openSource(ask: OpenAsk): Promise<OpenedFile> {
     );
   };
   return { source, checkUnchanged };
+}
+
+async function openContainer(ask: OpenAsk, bytes: number): Promise<FrameSource> {
+  requireFfmpeg(ask.path, ', or give a folder of pictures');
+  const { AvSource } = await loadFfmpeg();
+  return new AvSource(ask, bytes);
 }
 
 function status(path: string) {

@@ -1,5 +1,5 @@
 import { UserError } from '../../errors.ts';
-import { AvWriter } from './av-writer.ts';
+import { loadFfmpeg } from './ffmpeg.ts';
 import { type FrameWriter, writeError } from './frame-writer.ts';
 import { GifWriter } from './gif-writer.ts';
 import { AnimationWriter, FolderWriter, PictureWriter } from './picture-writers.ts';
@@ -21,7 +21,7 @@ export class Writing {
 
   /** @throws UserError when the format cannot hold such frames or the file cannot be created. */
   static async create(ask: CreateAsk): Promise<Writing> {
-    return new Writing(ask, await guarded(ask, async () => writerFor(ask)));
+    return new Writing(ask, await guarded(ask, () => writerFor(ask)));
   }
 
   /** @param payload uint8 [timestamps.length, height, width, 3]. @throws UserError when it cannot be written. */
@@ -61,11 +61,13 @@ export class Writing {
   }
 }
 
-function writerFor(ask: CreateAsk): FrameWriter {
+async function writerFor(ask: CreateAsk): Promise<FrameWriter> {
   switch (ask.format) {
     case 'mp4':
-    case 'webm':
+    case 'webm': {
+      const { AvWriter } = await loadFfmpeg();
       return new AvWriter(ask);
+    }
     case 'gif':
       return new GifWriter(ask);
     case 'webp':

@@ -30,6 +30,12 @@ const mostTensors = 40;
 const mostTotals = 256;
 
 /**
+ * Nodes that lie between two which one kernel computes, at most. Over longer ways joining saves a read and costs memory, since
+ * what is made early waits for long: a block that is computed again in the backward pass would be computed again at once.
+ */
+const furthest = 500;
+
+/**
  * Joins units into groups, each a kernel: from first to last, each joins the groups with which it shares most bytes,
  * either those that make what it reads or those that read what it reads at the same place. What a group makes for
  * itself is never in memory.
@@ -71,13 +77,17 @@ export class Grouping {
     const candidates = new Set<Item>();
     for (const tensor of item.reads)
       for (const other of [...(this.makers.get(tensor) ?? []), ...(this.readers.get(tensor) ?? [])])
-        if (find(other).units.length > 0 && !isTotal(find(other))) candidates.add(find(other));
+        if (this.isNear(find(other), item)) candidates.add(find(other));
     candidates.delete(item);
     const ranked = [...candidates]
       .map((other) => ({ other, saved: this.saved(other, item) }))
       .filter(({ saved }) => saved > 0)
       .sort((a, b) => b.saved - a.saved || b.other.last - a.other.last);
     for (const { other } of ranked) current = this.merge(find(other), find(current)) ?? current;
+  }
+
+  private isNear(other: Item, item: Item): boolean {
+    return other.units.length > 0 && !isTotal(other) && item.last - other.last <= furthest;
   }
 
   /** Sums of whole tensors share launches, whatever they are sums of. */

@@ -10,7 +10,7 @@ import {
 import type { Partition, Stage } from '../kernel.ts';
 import { isCopy } from '../narrowing.ts';
 import { resultOf } from '../plain/expression.ts';
-import { contextOf, isNeededInMemory, isViewOfMemory, stagesOf } from '../plain/partition.ts';
+import { constantsInMemory, contextOf, isViewOfMemory, stagesOf } from '../plain/partition.ts';
 import { copyStages } from './copies.ts';
 import { type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
@@ -32,10 +32,11 @@ export const fusedPartition: Partition = (graph, policy) => {
   const copies = graph.nodes.filter(isInputCopy);
   for (const stage of copyStages(copies, context))
     grouping.addStages([stage], inputsOf(stage), madeBy(stage));
+  const inMemory = constantsInMemory(graph, policy.takes);
   for (const node of graph.nodes) {
     if (node.op === 'input' || isInputCopy(node)) continue;
     if (node.op === 'constant') {
-      if (node.attributes.values.length !== 1 || isNeededInMemory(graph, node, policy.takes))
+      if (node.attributes.values.length !== 1 || inMemory.has(node))
         grouping.addStages([{ kind: 'constant', node, output: resultOf(node) }], [], [resultOf(node)]);
       continue;
     }

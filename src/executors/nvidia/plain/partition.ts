@@ -1,12 +1,5 @@
 import { elementCount } from '../../../tensor/shape.ts';
-import {
-  type Graph,
-  type Node,
-  type NodeOf,
-  operandsOf,
-  resultsOf,
-  type Tensor,
-} from '../../../tensor/tensor.ts';
+import { type Graph, type Node, type NodeOf, operandsOf, resultsOf } from '../../../tensor/tensor.ts';
 import type { Partition, PartitionPolicy, Stage } from '../kernel.ts';
 import { isWidening } from '../narrowing.ts';
 import { ownStorage } from '../storage.ts';
@@ -24,11 +17,12 @@ import { scatterKernel } from './scatter.ts';
  */
 export const partition: Partition = (graph, policy) => {
   const context = contextOf(graph, policy);
+  const inMemory = constantsInMemory(graph, policy.takes);
   const stages: Stage[] = [];
   for (const node of graph.nodes) {
     if (node.op === 'input') continue;
     if (node.op === 'constant') {
-      if (node.attributes.values.length !== 1 || isNeededInMemory(graph, node, policy.takes))
+      if (node.attributes.values.length !== 1 || inMemory.has(node))
         stages.push({ kind: 'constant', node, output: resultOf(node) });
       continue;
     }
@@ -122,17 +116,11 @@ export function contextOf(
   );
   return { ...chooseInlined(graph, takes), storage, indexType: largest < 2 ** 30 ? 'int' : 'long long' };
 }
-/** Whether a constant of one value has a use that reads memory. */
-export function isNeededInMemory(graph: Graph, constant: Node, takes: (node: Node) => boolean): boolean {
-  const isUse = ({ node }: Tensor) => node === constant;
-  return (
-    graph.outputs.some(isUse) ||
-    graph.nodes.some(
-      (node) =>
-        operandsOf(node).some(isUse) &&
-        (takes(node) ||
-          !(isPointwise(node) || node.op === 'sum' || node.op === 'max') ||
-          node.op === 'reshape'),
-    )
-  );
+
+/** Constants of one value that something reads from memory; all others are written into kernels as numbers. */
+export function constantsInMemory(graph: Graph, takes: (node: Node) => boolean): ReadonlySet<Node> {
+  const isWrittenOut = (node: Node) =>
+    !takes(node) && node.op !== 'reshape' && (isPointwise(node) || node.op === 'sum' || node.op === 'max');
+  const read = graph.nodes.filter((node) => !isWrittenOut(node)).flatMap(operandsOf);
+  return new Set([...graph.outputs, ...read].map(({ node }) => node).filter(({ op }) => op === 'constant'));
 }
