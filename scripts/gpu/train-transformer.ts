@@ -13,7 +13,6 @@
  */
 
 import { spawn } from 'node:child_process';
-import { createHash } from 'node:crypto';
 import {
   closeSync,
   copyFileSync,
@@ -29,11 +28,13 @@ import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
 import { checkTransformerConfig, transformerPresets } from '../../src/models/transformer/config.ts';
 import { transformerSpec } from '../../src/models/transformer/transformer.ts';
+import { fileDigest } from '../../src/storage/file-digest.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
 import { openSafetensors } from '../../src/storage/safetensors.ts';
 import type { HostTensor } from '../../src/tensor/host-tensor.ts';
 import { entries, mapTree } from '../../src/tensor/tree.ts';
 import { readMetrics } from '../../src/training/metrics.ts';
+import { provenanceOf } from '../../src/training/provenance.ts';
 import { readTransformerRecipe } from '../../src/training/recipe.ts';
 
 const { values } = parseArgs({
@@ -154,12 +155,12 @@ async function keepCheckpoint(): Promise<void> {
   const found = new Map<string, HostTensor>();
   for (const [name] of entries(spec)) found.set(name, await file.read(`average.${name}`));
   const parameters = mapTree(spec, (_, name) => found.get(name));
+  const command = `zoetrope train transformer --recipe ${recipe} --device ${values.device}, stopped before its last step`;
+  const origin = { recipe: read, file: recipe, command, steps: Number(file.metadata.get('step')) };
+  const device = [values.device, values.precision].filter((part) => part !== undefined).join(' ');
   const provenance = {
-    recipe: JSON.stringify(read),
-    steps: file.metadata.get('step') ?? '',
-    autoencoder: createHash('sha256').update(readFileSync(autoencoder)).digest('hex'),
-    commit: process.env.ZOETROPE_COMMIT ?? 'unknown',
-    command: `a checkpoint of train transformer on ${values.device}, not complete`,
+    ...(await provenanceOf(origin, device)),
+    autoencoder: await fileDigest(autoencoder),
   };
   const path = join(out, 'partial.safetensors');
   await writeModel(path, { kind: 'transformer', config, parameters, provenance, dtype: 'f16' });
