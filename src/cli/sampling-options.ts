@@ -23,7 +23,7 @@ export const samplingOptions = {
   guidance: {
     type: 'string',
     value: 'X',
-    help: 'How strongly the prompt is followed; 1 takes half the time',
+    help: 'Strength of the prompt, less near given frames; 1 takes half the time',
     default: `${defaultSettings.guidance}`,
   },
   'guidance-interval': {

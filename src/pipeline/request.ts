@@ -29,7 +29,7 @@ export interface SamplingRequest {
   /** Steps from noise to data, 1 to 1000. */
   readonly steps?: number;
   readonly sampler?: SamplerName;
-  /** How strongly the prompt is followed, 0 to 100; 1 takes half the time. */
+  /** How strongly the prompt is followed, 0 to 100, beside given frames less; 1 takes half the time. */
   readonly guidance?: number;
   /** Timesteps [low, high] between which guidance acts, 0 to 1. */
   readonly guidanceInterval?: readonly [low: number, high: number];

@@ -13,7 +13,7 @@ import { gridOf, patchify, unpatchify } from '../models/transformer/patches.ts';
 import { videoTokensOf } from '../models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../random/philox.ts';
 import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
-import { elementCount } from '../tensor/shape.ts';
+import { at, elementCount } from '../tensor/shape.ts';
 import type { SamplingSettings } from './request.ts';
 import type { PromptVelocity, VelocityField } from './velocity-field.ts';
 
@@ -65,7 +65,8 @@ export async function sampleLatents(
   onStep?.(0, steps);
   if (steps === 0) return unpatchify(config, grid, x);
 
-  const isKnown = knownTokens(passage, grid, config.patch[0]);
+  const distances = distancesToKnown(passage, grid, config.patch[0]);
+  const isKnown = distances.map((distance) => distance === 0);
   const velocityUnder = (prompt: PromptVelocity): Velocity =>
     keepingKnown(prompt, isKnown, patchChannels(config), signal);
   using conditional = await field.under(settings.prompt, grid);
@@ -74,6 +75,7 @@ export async function sampleLatents(
   const velocity = guided(velocityUnder(conditional), velocityUnder(other ?? conditional), {
     scale: settings.guidance,
     interval: settings.guidanceInterval,
+    shares: guidanceShares(distances, patchChannels(config)),
   });
   const found = await samplers[settings.sampler](velocity, x, schedule, (done) => onStep?.(done, steps));
   checkFinite(found, settings);
@@ -106,15 +108,34 @@ function startOf({ shape, known = [], start }: Passage, seed: number): HostTenso
     for (const [i, e] of x.entries()) x[i] = (1 - start.from) * (data[i] ?? 0) + start.from * e;
   }
   const inFrame = elementCount(shape) / shape[0];
-  for (const { at, latents } of known) x.set(latents.data, at * inFrame);
+  for (const { at: first, latents } of known) x.set(latents.data, first * inFrame);
   return fromFloat32('f32', shape, x);
 }
 
-/** For each token whether its latent frame is known. */
-function knownTokens({ known = [] }: Passage, [T, H, W]: TimeHeightWidth, patchTime: number): boolean[] {
-  const isKnown = (frame: number) =>
-    known.some(({ at, latents: { shape } }) => frame >= at && frame < at + (shape[0] ?? 0));
-  return Array.from({ length: T * H * W }, (_, token) => isKnown(Math.floor(token / (H * W)) * patchTime));
+/** For each token how many latent frames it is from a known one: 0 where it is known, infinite where none is. */
+function distancesToKnown({ known = [] }: Passage, [T, H, W]: TimeHeightWidth, patchTime: number): number[] {
+  const distance = (frame: number) =>
+    Math.min(
+      Number.POSITIVE_INFINITY,
+      ...known.map(({ at: first, latents: { shape } }) =>
+        Math.max(0, first - frame, frame - (first + at(shape, 0) - 1)),
+      ),
+    );
+  return Array.from({ length: T * H * W }, (_, token) => distance(Math.floor(token / (H * W)) * patchTime));
+}
+
+/** Latent frames from a known one at which guidance is whole: those of the longest clips of training. */
+const guidanceReach = 6;
+
+/**
+ * Guidance rises with the distance from known frames (as in Stable Video Diffusion, Blattmann et al. 2023): beside them
+ * they say what is to be seen, and what the prompt exaggerates would show as a jump.
+ */
+function guidanceShares(distances: readonly number[], channels: number): Float32Array | undefined {
+  if (!distances.includes(0)) return undefined;
+  return Float32Array.from({ length: distances.length * channels }, (_, i) =>
+    Math.min(1, at(distances, Math.floor(i / channels)) / guidanceReach),
+  );
 }
 
 /**

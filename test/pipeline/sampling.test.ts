@@ -1,8 +1,9 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 import type { TransformerConfig } from '../../src/models/transformer/config.ts';
 import { samplingSettings } from '../../src/pipeline/request.ts';
 import { sampleLatents } from '../../src/pipeline/sampling.ts';
 import type { VelocityField } from '../../src/pipeline/velocity-field.ts';
+import { fromFloat32 } from '../../src/tensor/host-tensor.ts';
 import { tinyWeights } from './tiny-model.ts';
 
 /** A field that stands still: what is sampled with it is the noise that sampling began with. */
@@ -27,3 +28,53 @@ it.each([[[1, 1, 1]], [[1, 2, 2]]] as const)(
     expect(await noise(3, 8)).not.toEqual(short);
   },
 );
+
+describe('guidance beside known frames', () => {
+  const config: TransformerConfig = { ...tinyWeights.transformer.config, patch: [1, 2, 2] };
+  /** A velocity of 1 everywhere under the prompt, of 0 under the negative one. */
+  const field = {
+    under: async (prompt: string) =>
+      Object.assign(
+        async (patches: Float32Array) => new Float32Array(patches.length).fill(prompt === '' ? 0 : 1),
+        {
+          [Symbol.dispose]: () => undefined,
+        },
+      ),
+  } as unknown as VelocityField;
+  const [T, inFrame] = [10, 4 * 4 * 4];
+
+  /** By how many times the prompt's own velocity each latent frame was moved: its scale of guidance. */
+  async function scales(guidance: number, knownFrames: readonly number[]): Promise<number[]> {
+    const request = { prompt: 'p', seed: 1, steps: 3 };
+    const known = knownFrames.map((at) => ({
+      at,
+      latents: fromFloat32('f32', [1, 4, 4, 4], new Float32Array(inFrame).fill(9)),
+    }));
+    const end = async (field: VelocityField) => {
+      const settings = samplingSettings({ ...request, guidance });
+      return (await sampleLatents(field, config, { shape: [T, 4, 4, 4], known }, settings)).data;
+    };
+    const [start, moved] = [await end(still), await end(field)];
+    return Array.from({ length: T }, (_, frame) => {
+      const shifts = Array.from(
+        { length: inFrame },
+        (_, i) => start[frame * inFrame + i]! - moved[frame * inFrame + i]!,
+      );
+      for (const shift of shifts) expect(shift).toBeCloseTo(shifts[0]!, 5);
+      return shifts[0]!;
+    });
+  }
+  const close = (found: readonly number[], expected: readonly number[]) => {
+    for (const [i, scale] of found.entries()) expect(scale).toBeCloseTo(expected[i]!, 5);
+  };
+
+  it('rises from that of the prompt alone to the whole over six latent frames', async () => {
+    close(await scales(4, [0]), [0, 1.5, 2, 2.5, 3, 3.5, 4, 4, 4, 4]);
+    close(await scales(4, [0, 1, 9]), [0, 0, 1.5, 2, 2.5, 3, 2.5, 2, 1.5, 0]);
+    close(await scales(1, [0]), [0, 1, 1, 1, 1, 1, 1, 1, 1, 1]);
+  });
+
+  it('is whole everywhere without any', async () => {
+    close(await scales(4, []), new Array<number>(T).fill(4));
+  });
+});
