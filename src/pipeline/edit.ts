@@ -142,7 +142,7 @@ async function planEdit(model: VideoModel, edit: Edit, signal: AbortSignal | und
     stride,
   );
   if (after !== undefined && layout.after?.groups === 0) {
-    const needed = layout.after.skip + stride;
+    const needed = layout.after.shared + stride;
     throw new UserError(`${after.name}: has ${endsAfter?.count} frames; give at least ${needed}`);
   }
   const total = [shown.before && endsBefore, shown.after && endsAfter].reduce(
@@ -203,23 +203,25 @@ async function passageOf(
   const [, rows, columns] = latent.stride;
   const shape = [layout.latentFrames, extent.height / rows, extent.width / columns, latent.channels] as const;
   const known: PlacedLatents[] = [];
-  const total = (layout.before ?? 0) + (layout.after === undefined ? 0 : (context.after?.frames ?? 0));
+  const total =
+    (layout.before?.frames ?? 0) + (layout.after === undefined ? 0 : (context.after?.frames ?? 0));
   onProgress?.({ stage: 'encoding', done: 0, total, unit: 'frames' });
   if (layout.before !== undefined && context.before !== undefined) {
-    const { before } = context;
-    known.push({ at: 0, latents: await codec.encode(sliceFrames(before, before.frames - layout.before)) });
+    const end = context.before.frames - layout.before.shared;
+    const encoded = sliceFrames(context.before, end - layout.before.frames, end);
+    known.push({ at: 0, latents: await codec.encode(encoded) });
   }
   signal?.throwIfAborted();
   if (layout.after !== undefined && context.after !== undefined) {
-    const { at: place, skip, groups } = layout.after;
-    known.push({ at: place, latents: await encodeAfter(codec, context.after, skip, groups) });
+    const { at: place, shared, groups } = layout.after;
+    known.push({ at: place, latents: await encodeAfter(codec, context.after, shared, groups) });
   }
   onProgress?.({ stage: 'encoding', done: total, total, unit: 'frames' });
   return { shape, known };
 }
 
 /**
- * Latents of groups of four frames of a video, the first from frame `skip` on, as they would be in the middle of one.
+ * Latents of groups of four frames of a video, the first from frame `shared` on, as they would be in the middle of one.
  *
  * The encoder looks back, to frames that are still to be made. It is shown the first given frame standing still for as
  * long as it looks. On worlds, of a variance of 1, the first group's latents are then 0.005 from what they are behind the
@@ -228,14 +230,14 @@ async function passageOf(
 async function encodeAfter(
   codec: VideoModel['codec'],
   video: Video,
-  skip: number,
+  shared: number,
   groups: number,
 ): Promise<HostTensor<'f32'>> {
   const [stride] = codec.spec.stride;
-  const lead = Math.ceil((skip + codec.encoderMemory) / stride);
+  const lead = Math.ceil((shared + codec.encoderMemory) / stride);
   const first = sliceFrames(video, 0, 1);
-  const still = Array.from({ length: 1 + lead * stride - skip }, () => first);
-  const latents = await codec.encode(joinFrames([...still, sliceFrames(video, 0, skip + groups * stride)]));
+  const still = Array.from({ length: 1 + lead * stride - shared }, () => first);
+  const latents = await codec.encode(joinFrames([...still, sliceFrames(video, 0, shared + groups * stride)]));
   return lastFrames(latents, groups);
 }
 

@@ -47,7 +47,7 @@ export function estimateEdit(model: VideoModel, { settings, extent, layout }: Ed
   const [, height, width, channels] = latentShapeOf(model.latent, 1, extent);
   const shape: LatentShape = [layout.latentFrames, height, width, channels];
   // What is encoded beside the known groups is about as much again.
-  const encoded = (layout.before ?? 0) + 8 * (layout.after?.groups ?? 0);
+  const encoded = (layout.before?.frames ?? 0) + 8 * (layout.after?.groups ?? 0);
   return estimate(model, settings, [{ shape, from: 1, decoded: layout.to, encoded, size: extent }]);
 }
 

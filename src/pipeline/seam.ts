@@ -10,15 +10,16 @@ export interface Seam {
   readonly frames: number;
 }
 
-/** Most new frames over which what the autoencoder changes fades in at each seam. */
+/** Most new frames over which what is lost of a given frame fades in at each seam. */
 const longestFade = 6;
 
 /**
  * New frames without a visible seam to the given ones beside them.
  *
- * The given frames are shown as they are, the new ones as the autoencoder decodes them, which loses a little. Where they
- * meet, that loss would show as a jump: of the given frame beside the new ones it is known exactly, being what the given
- * frame has and its decoded version lacks. It is added to the new frames next to the seam, less with each frame.
+ * The given frames are shown as they are, the new ones as they are decoded: the autoencoder loses a little, and what the
+ * model makes of given frames that share a latent frame with new ones is not quite what is given. Where they meet, that
+ * would show as a jump: of the given frame beside the new ones it is known exactly, being what the given frame has and
+ * its decoded version lacks. It is added to the new frames next to the seam, less with each frame.
  *
  * @param pieces decoded frames: that of `seam.before`, when there is one; the new ones; that of `seam.after`, likewise.
  * @returns the new ones. At most six frames are held.

@@ -46,10 +46,17 @@ describe('the layout of an edit', () => {
       for (const after of [undefined, 7, 8, 11, 15, 100]) {
         const layout = layoutEdit({ before, after, frames }, stride);
         expect(layout.to - layout.from).toBe(frames);
-        // The frames before the new ones end with a latent frame.
-        expect(layout.before ?? 0).toBe(layout.from);
-        if (layout.before !== undefined) expect((layout.before - 1) % stride).toBe(0);
-        expect(layout.before ?? 0).toBeLessThanOrEqual(before ?? 0);
+        if (layout.before === undefined) expect(before).toBeUndefined();
+        else {
+          // Known frames end with a latent frame; behind them are those that are shared.
+          const { frames: known, shared } = layout.before;
+          expect((known - 1) % stride).toBe(0);
+          expect(known + shared).toBe(layout.from);
+          expect(layout.from).toBeLessThanOrEqual(before!);
+          // Sharing takes no motion away that could be known.
+          expect(known > 1).toBe(before! > stride);
+          if (before! >= 3 && before !== 5) expect(shared).toBeGreaterThan(0);
+        }
         if (layout.after === undefined) {
           expect(after).toBeUndefined();
           // No whole latent frame is sampled in vain.
@@ -58,11 +65,12 @@ describe('the layout of an edit', () => {
           expect(decoded - layout.to).toBeLessThan(stride);
           continue;
         }
-        const { at, skip, groups } = layout.after;
-        // Known latent frame `at` begins, in pixels, exactly where given frame `skip` stands.
-        expect(1 + (at - 1) * stride).toBe(layout.to + skip);
-        expect(skip).toBeLessThan(stride);
-        expect(skip + groups * stride).toBeLessThanOrEqual(after!);
+        const { at, shared, groups } = layout.after;
+        // Known latent frame `at` begins, in pixels, exactly where given frame `shared` stands.
+        expect(1 + (at - 1) * stride).toBe(layout.to + shared);
+        expect(shared).toBeLessThan(stride);
+        if (before === undefined || before > 6) expect(shared).toBeGreaterThan(0);
+        expect(shared + groups * stride).toBeLessThanOrEqual(after!);
         expect(groups).toBeGreaterThan(0);
         expect(layout.latentFrames).toBe(at + groups);
       }
@@ -77,8 +85,8 @@ describe('the layout of an edit', () => {
     const most = contextFrames(stride);
     for (const frames of counts) {
       const { before, after } = layoutEdit({ before: 1000, after: 1000, frames }, stride);
-      expect(before).toBeLessThanOrEqual(most.before);
-      expect(after!.skip + after!.groups * stride).toBeLessThanOrEqual(most.after);
+      expect(before!.frames + before!.shared).toBeLessThanOrEqual(most.before);
+      expect(after!.shared + after!.groups * stride).toBeLessThanOrEqual(most.after);
     }
   });
 });
@@ -157,20 +165,18 @@ describe('edits', () => {
   });
 
   it('decode new frames as the continuation of the given ones', async () => {
-    // Of a video that the autoencoder gives back unchanged, nothing is lost, so nothing is blended at the seam.
-    const latents = await model.codec.encode(pattern(9));
-    const decoded = joinFrames(await collect(model.codec.decode(latents, { rate: 12 })));
-    const plan = await planExtend(model, { ...usual, video: givenVideo(decoded), frames: 4 });
+    const video = pattern(9);
+    const plan = await planExtend(model, { ...usual, video: givenVideo(video), frames: 4 });
     const result = await made(plan);
-    const again = await model.codec.encode(decoded);
-    const shape = [4, 2, 2, 4] as const;
-    const passage = { shape, known: [{ at: 0, latents: again }] };
+    // Frames 3 to 7 are known, frame 8 shares a latent frame with new ones.
+    const latents = await model.codec.encode(sliceFrames(video, 3, 8));
+    const passage = { shape: [4, 2, 2, 4] as const, known: [{ at: 0, latents }] };
     const whole = await sampleLatents(model.field, model.config, passage, plan.settings);
-    expect(whole.data.subarray(0, again.data.length)).toEqual(again.data);
+    expect(whole.data.subarray(0, latents.data.length)).toEqual(latents.data);
     const frames = joinFrames(await collect(model.codec.decode(whole, { rate: 12 })));
-    const frame = (video: Video, i: number) => [...frameAt(video, i)];
-    const expected = frame(frames, 9).map((byte, i) => {
-      const lost = frame(decoded, 8)[i]! - frame(frames, 8)[i]!;
+    const frame = (from: Video, i: number) => [...frameAt(from, i)];
+    const expected = frame(frames, 6).map((byte, i) => {
+      const lost = frame(video, 8)[i]! - frame(frames, 5)[i]!;
       return Math.min(255, Math.max(0, byte + 0.8 * lost));
     });
     const found = frame(result, 9);
