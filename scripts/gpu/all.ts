@@ -1,9 +1,10 @@
 /**
  * Everything that a GPU host is asked to show: `node scripts/gpu/all.ts [options]`, after `. scripts/gpu/setup.sh`.
  *
- *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, precisions, bench, train; default all
+ *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, precisions, bench, train, generate;
+ *                         default all
  *   --precisions NAME,..  default fp32,tf32,bf16; bench and training in the last
- *   --out DIR             for all.log and bench.jsonl; default $OUT, else ./gpu-results
+ *   --out DIR             for all.log, bench.jsonl and clips; default $OUT, else ./gpu-results
  *   --limit SECONDS       of each command; default 540
  *   --bench="OPTIONS"     of bench/gpu/compare.ts, separated by spaces
  *   --dry                 a dry run on the CPU, at small sizes
@@ -19,7 +20,10 @@ import { precisions } from '../../src/executors/executor.ts';
 
 const { values: options } = parseArgs({
   options: {
-    parts: { type: 'string', default: 'doctor,conformance,block,sanitizer,overfit,precisions,bench,train' },
+    parts: {
+      type: 'string',
+      default: 'doctor,conformance,block,sanitizer,overfit,precisions,bench,train,generate',
+    },
     precisions: { type: 'string', default: precisions.join() },
     out: { type: 'string', default: process.env.OUT ?? 'gpu-results' },
     limit: { type: 'string', default: '540' },
@@ -88,6 +92,17 @@ const parts: Readonly<Record<string, () => readonly Command[]>> = {
       ...(options.dry ? [] : [rate]),
     ];
   },
+  // The shipped weights, the same noise in each precision: clips to look at.
+  generate: () =>
+    chosen.map((precision) =>
+      zoetrope(
+        `generate-${precision}`,
+        'generate',
+        'a red ball bounces on green grass at sunset',
+        ...['--seed', '1', '--out', join(out, `${precision}.webp`), '--device', device],
+        ...(options.dry ? ['--steps', '2', '--frames', '5'] : ['--precision', precision]),
+      ),
+    ),
 };
 
 function script(file: string, precision: string, args: readonly string[]): Command {

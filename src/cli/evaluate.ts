@@ -10,13 +10,7 @@ import type { VideoModel } from '../pipeline/video-model.ts';
 import { fileDigest } from '../storage/file-digest.ts';
 import { defineCommand, numberOption, suggestion, UsageError } from './command.ts';
 import { Evaluation, type EvaluationPlan, parts, type Source } from './evaluation-run.ts';
-import {
-  asUsage,
-  deviceChoice,
-  samplingOptions,
-  samplingRequest,
-  threadsOption,
-} from './sampling-options.ts';
+import { asUsage, loadOptions, samplingOptions, samplingRequest } from './sampling-options.ts';
 
 const {
   out: _out,
@@ -104,7 +98,7 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     };
     if (values.out !== undefined) await checkWritable(values.out);
     if (values.sheets !== undefined) await mkdir(values.sheets, { recursive: true });
-    const options = { device: deviceChoice(values.device), ...threadsOption(values.threads) };
+    const options = loadOptions(values);
     await using model = source === 'rendered' ? undefined : await loadModel(values.model, options);
     if (model !== undefined) await checkShapes(model, plan);
     const settings = { ...settingsOf(plan), ...(model && (await modelSettings(plan, model))) };

@@ -11,15 +11,13 @@ import { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { type Terminal, UsageError } from './command.ts';
 import { formatSeconds } from './progress.ts';
-import { deviceChoice, threadsOption } from './sampling-options.ts';
+import { type DeviceValues, loadOptions } from './sampling-options.ts';
 import { stageProgress } from './stage-progress.ts';
 
 /** Values that every command which makes a video has. */
-export interface MakeValues {
+export interface MakeValues extends DeviceValues {
   readonly out: string | undefined;
   readonly model: string;
-  readonly device: string;
-  readonly threads: string | undefined;
   readonly plan: boolean;
   readonly 'dry-run': boolean;
 }
@@ -53,7 +51,7 @@ export async function makeVideo(
   prepare: (workshop: Workshop) => Promise<PreparedVideo>,
 ): Promise<number> {
   const planOnly = values.plan || values['dry-run'];
-  const options = { device: deviceChoice(values.device), ...threadsOption(values.threads) };
+  const options = loadOptions(values);
   const out = await checkedOut(command, values.out, planOnly);
   await using model = await loadModel(values.model, options);
   await using reader = new MediaReader();

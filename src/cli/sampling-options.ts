@@ -1,9 +1,9 @@
-import type { DeviceChoice } from '../app.ts';
-import { devices } from '../app.ts';
+import { type DeviceChoice, devices, type LoadOptions } from '../app.ts';
 import { type SamplerName, samplers } from '../diffusion/samplers.ts';
 import { defaultSettings, RequestError, type SamplingRequest, trainedOn } from '../pipeline/request.ts';
 import type { Size } from '../video/frames.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
+import { precisionOption, precisionSetting } from './device-options.ts';
 
 /** Options that all commands which make video share. */
 export const samplingOptions = {
@@ -46,6 +46,7 @@ export const samplingOptions = {
     default: 'micro',
   },
   device: { type: 'string', value: 'NAME', help: `One of auto, ${devices.join(', ')}`, default: 'auto' },
+  precision: precisionSetting,
   threads: { type: 'string', value: 'N', help: 'Threads of the CPU (default: one for each core)' },
   plan: { type: 'boolean', help: 'Say what would be done, and stop' },
   'dry-run': { type: 'boolean', help: 'The same as --plan' },
@@ -96,8 +97,20 @@ export function sizeOption(text: string): Size {
   return { width, height };
 }
 
-/** Reads a device's name, or auto. @throws UsageError for one that there is not. */
-export function deviceChoice(name: string): DeviceChoice {
+/** Values of {@link samplingOptions} that say what a model runs on. */
+export interface DeviceValues {
+  readonly device: string;
+  readonly precision: string | undefined;
+  readonly threads: string | undefined;
+}
+
+/** Reads what a model is to run on. @throws UsageError for what there is not, or the device does not offer. */
+export function loadOptions({ device: name, precision, threads }: DeviceValues): LoadOptions {
+  const device = deviceChoice(name);
+  return { device, ...precisionOption(device, precision), ...threadsOption(threads) };
+}
+
+function deviceChoice(name: string): DeviceChoice {
   const choices = ['auto', ...devices] as const;
   const device = choices.find((one) => one === name);
   if (device !== undefined) return device;
@@ -106,8 +119,7 @@ export function deviceChoice(name: string): DeviceChoice {
   );
 }
 
-/** Reads a number of threads. @throws UsageError for what is none. */
-export function threadsOption(text: string | undefined): { readonly threads?: number } {
+function threadsOption(text: string | undefined): { readonly threads?: number } {
   if (text === undefined) return {};
   return { threads: numberOption('threads', text, { min: 1, max: 256, integer: true }) };
 }

@@ -1,19 +1,15 @@
 import { availableParallelism } from 'node:os';
 import { type DeviceName, type DeviceOptions, devices } from '../app.ts';
-import { precisions } from '../executors/executor.ts';
 import { type Launch, launchOf } from '../processes/launch.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
+import { precisionOption, precisionSetting } from './device-options.ts';
 
 /** Options that the training commands share. */
 export const trainOptions = {
   recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
   out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
   device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
-  precision: {
-    type: 'string',
-    value: 'NAME',
-    help: `Of the device nvidia: ${precisions.join(', ')} (default: tf32)`,
-  },
+  precision: precisionSetting,
   gpus: {
     type: 'string',
     value: 'N',
@@ -118,18 +114,4 @@ export function deviceOption(name: string): DeviceName {
   throw new UsageError(
     `zoetrope: --device must be one of ${devices.join(', ')}, got '${name}'${suggestion(name, devices)}`,
   );
-}
-
-/** Reads a precision. Throws {@link UsageError} for one that there is not, or that the device does not offer. */
-function precisionOption(device: DeviceName, name: string | undefined): DeviceOptions {
-  if (name === undefined) return {};
-  const precision = precisions.find((one) => one === name);
-  if (precision === undefined) {
-    throw new UsageError(
-      `zoetrope: --precision must be one of ${precisions.join(', ')}, got '${name}'${suggestion(name, precisions)}`,
-    );
-  }
-  if (device !== 'nvidia')
-    throw new UsageError(`zoetrope: --precision is of --device nvidia, not of ${device}; leave it out`);
-  return { precision };
 }

@@ -10,10 +10,10 @@ const root = resolve(import.meta.dirname, '../..');
 it('all GPU scripts together run on the CPU', async () => {
   const out = await mkdtemp(join(tmpdir(), 'zoetrope-gpu-scripts-'));
   try {
-    const parts = ['--parts', 'sanitizer,overfit,precisions,bench,train', '--precisions', 'bf16'];
+    const parts = ['--parts', 'sanitizer,overfit,precisions,bench,train,generate', '--precisions', 'bf16'];
     const args = [join(root, 'scripts/gpu/all.ts'), '--dry', '--out', out, ...parts, '--bench=--cases small'];
     const { stdout } = await promisify(execFile)(process.execPath, args);
-    const summary = stdout.trim().split('\n').slice(-6);
+    const summary = stdout.trim().split('\n').slice(-7);
     expect(summary.map((line) => line.replace(/ +code.*/, ''))).toEqual([
       'ok   sanitizer-bf16',
       'ok   overfit-bf16',
@@ -21,6 +21,7 @@ it('all GPU scripts together run on the CPU', async () => {
       'ok   bench-bf16',
       'ok   train-autoencoder',
       'ok   train-transformer',
+      'ok   generate-bf16',
     ]);
     expect(await readFile(join(out, 'all.log'), 'utf8')).toContain('0 of 58 results differ');
     const lines = (await readFile(join(out, 'bench.jsonl'), 'utf8')).trim().split('\n');
@@ -30,4 +31,4 @@ it('all GPU scripts together run on the CPU', async () => {
   } finally {
     await rm(out, { recursive: true });
   }
-}, 120_000);
+}, 300_000);

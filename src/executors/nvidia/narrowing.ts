@@ -253,7 +253,8 @@ export function isCopy(node: Node): node is NodeOf<'cast'> {
   return node.op === 'cast' && node.operands[0].dtype === at(node.results, 0).dtype;
 }
 
-function isProduct({ op }: Node): boolean {
+/** Whether a node is a sum of products, which libraries compute. */
+export function isProduct({ op }: Node): boolean {
   return products.includes(op);
 }
 
@@ -285,8 +286,8 @@ export function isWidening(node: Node): node is NodeOf<'cast'> {
   return node.op === 'cast' && node.operands[0].dtype === 'bf16' && at(node.results, 0).dtype === 'f32';
 }
 
-/** What a tensor is a reshape of, if it is one. */
-function reshaped(tensor: Tensor): Tensor {
+/** What a tensor is a reshape of, or itself. */
+export function reshaped(tensor: Tensor): Tensor {
   let found = tensor;
   while (found.node.op === 'reshape') found = found.node.operands[0];
   return found;

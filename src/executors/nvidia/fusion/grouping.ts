@@ -1,6 +1,6 @@
 import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { TensorMap } from '../../../tensor/rewrite.ts';
-import type { Tensor } from '../../../tensor/tensor.ts';
+import type { Graph, Node, Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
 import { storedBytes } from '../storage.ts';
 import type { Read, RowSpace } from './row-writer.ts';
@@ -15,7 +15,7 @@ export interface Item {
   makes: ReadonlySet<Tensor>;
   space: RowSpace;
   pinned: number | undefined;
-  /** Largest number of the nodes that it makes. */
+  /** Largest number, in the graph, of the nodes that it makes. */
   readonly last: number;
   /** Length of the longest way to it: what depends on it is deeper. */
   depth: number;
@@ -33,7 +33,7 @@ const mostTotals = 256;
  * Nodes that lie between two which one kernel computes, at most. Over longer ways joining saves a read and costs memory, since
  * what is made early waits for long: a block that is computed again in the backward pass would be computed again at once.
  */
-const furthest = 500;
+export const furthest = 400;
 
 /**
  * Joins units into groups, each a kernel: from first to last, each joins the groups with which it shares most bytes,
@@ -42,6 +42,7 @@ const furthest = 500;
  */
 export class Grouping {
   readonly items: Item[] = [];
+  private readonly numbers: ReadonlyMap<Node, number>;
   private readonly context: FusionContext;
   private readonly canEmit: (item: Item) => boolean;
   private readonly canonical = new TensorMap<Tensor>();
@@ -51,7 +52,8 @@ export class Grouping {
   private readonly known = new Map<Unit, Map<string, readonly Read[]>>();
 
   /** @param canEmit whether a group has a kernel. */
-  constructor(context: FusionContext, canEmit: (item: Item) => boolean) {
+  constructor(graph: Graph, context: FusionContext, canEmit: (item: Item) => boolean) {
+    this.numbers = new Map(graph.nodes.map((node, number) => [node, number]));
     this.context = context;
     this.canEmit = canEmit;
   }
@@ -165,7 +167,7 @@ export class Grouping {
     pinned: number | undefined,
   ): Item {
     const made = makes.map((tensor) => this.keyOf(tensor));
-    const last = Math.max(0, ...made.map(({ node }) => node.id));
+    const last = Math.max(0, ...made.map(({ node }) => this.numbers.get(node) ?? 0));
     const item: Item = {
       units,
       stages,

@@ -26,7 +26,7 @@ export const fusedPartition: Partition = (graph, policy) => {
   const isView = ({ node }: Tensor): boolean =>
     isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
-  const grouping = new Grouping(context, (item) => canEmit(item, context));
+  const grouping = new Grouping(graph, context, (item) => canEmit(item, context));
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, policy.takes, context);
   const copies = graph.nodes.filter(isInputCopy);

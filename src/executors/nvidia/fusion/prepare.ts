@@ -13,6 +13,7 @@ import {
   type Tensor,
 } from '../../../tensor/tensor.ts';
 import { isPointwise } from '../plain/expression.ts';
+import { withLateUses } from './late-uses.ts';
 import { longestRow } from './units.ts';
 
 /**
@@ -22,6 +23,7 @@ import { longestRow } from './units.ts';
  *   the forward pass: a number for each row, from which the normalised row is computed where it is needed.
  * - Gradients of the slices of a tensor, each padded with zeros and added up, are joined end to end.
  * - The sum over rows of tensors joined along their rows is that of each.
+ * - What can be computed again is not kept for gradients of weights: {@link withLateUses}.
  */
 export function prepare(graph: Graph): Graph {
   const shared = new Shared();
@@ -45,7 +47,7 @@ export function prepare(graph: Graph): Graph {
         return undefined;
     }
   });
-  return makeGraph(graph.name, graph.inputs, outputs, graph.outputNames);
+  return withLateUses(makeGraph(graph.name, graph.inputs, outputs, graph.outputNames));
 }
 
 function isShortRow({ shape, dtype }: Tensor): boolean {

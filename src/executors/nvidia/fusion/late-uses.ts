@@ -1,0 +1,109 @@
+import { makeGraph } from '../../../tensor/graph.ts';
+import { rewriteNodes, TensorMap } from '../../../tensor/rewrite.ts';
+import { at } from '../../../tensor/shape.ts';
+import { apply, type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
+import type { Op } from '../../../tensor/vocabulary.ts';
+import { isProduct, reshaped } from '../narrowing.ts';
+import { chooseInlined } from '../plain/inlining.ts';
+import { furthest } from './grouping.ts';
+
+/**
+ * A graph in which gradients of weights read operands that are computed again, where all that those are computed from is in
+ * memory until then anyway: a gelu from what its own gradient is computed from, a norm from its input. Else both were kept
+ * from the forward pass on. The kernel that reads the same in the backward pass makes them on the way: they are written
+ * twice, but nothing is read more often.
+ */
+export function withLateUses(graph: Graph): Graph {
+  const isLate = lateUses(graph);
+  const copies = new TensorMap<Tensor>();
+  const copyOf = (whole: Tensor) => {
+    const copy = copies.get(whole) ?? at(anew(whole.node, operandsOf(whole.node)), whole.index);
+    copies.set(whole, copy);
+    return copy;
+  };
+  // Every node is made anew, so that the order in which they were made stays the order of the graph.
+  const outputs = rewriteNodes(graph.outputs, (node, operands) => {
+    if (node.op === 'input') return undefined;
+    const given = operandsOf(node).map((original, index) => {
+      const operand = at(operands, index);
+      if (!isLate(reshaped(original).node, node)) return operand;
+      return copyOf(reshaped(operand)).reshape(operand.shape);
+    });
+    return anew(node, given);
+  });
+  return makeGraph(graph.name, graph.inputs, outputs, graph.outputNames);
+}
+
+/** Products that others are made of are never so far from what makes their operands. */
+function isWeightGradient({ op }: Node): boolean {
+  return op === 'matmul' || op === 'convolutionKernelGradient';
+}
+
+/** The same operation on other operands. */
+function anew({ op, attributes, origin }: Node, operands: readonly Tensor[]): readonly Tensor[] {
+  // The operation and its attributes are the node's own; only TypeScript loses the link between them.
+  return apply(op as 'matmul', operands as [Tensor, Tensor], attributes as never, origin);
+}
+
+/** Which uses of which nodes are to compute them again. */
+function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
+  const { isInlined, isRepeated } = chooseInlined(graph, isProduct);
+  const isComputed = (tensor: Tensor) => isInlined(tensor) || isRepeated(tensor);
+  const numbers = new Map(graph.nodes.map((node, index) => [node, index]));
+  const numberOf = (node: Node) => numbers.get(node) ?? 0;
+  const isFar = (node: Node, user: Node) => numberOf(user) - numberOf(node) > furthest;
+  const lastReads = lastReadsOf(graph, isComputed);
+  const isKeptUntil = (user: Node) => (source: Tensor) =>
+    source.node.op === 'input' ||
+    source.node.op === 'constant' ||
+    (lastReads.get(source) ?? 0) >= numberOf(user);
+
+  const readers = new Map<Node, Node[]>();
+  for (const node of graph.nodes.filter(isProduct))
+    for (const operand of operandsOf(node)) {
+      const whole = reshaped(operand);
+      if (isRepeated(whole)) readers.set(whole.node, [...(readers.get(whole.node) ?? []), node]);
+    }
+  const late = new Set<Node>();
+  for (const [node, users] of readers) {
+    const sources = sourcesOf(node, isComputed);
+    const far = users.filter((user) => isFar(node, user));
+    if (sources && far.every((user) => isWeightGradient(user) && sources.every(isKeptUntil(user))))
+      late.add(node);
+  }
+  return (node, user) => late.has(node) && isFar(node, user);
+}
+
+/** The tensors in memory that a node's result is computed from; undefined when it is not element by element. */
+function sourcesOf(node: Node, isComputed: (tensor: Tensor) => boolean): readonly Tensor[] | undefined {
+  if (moved.includes(node.op)) return undefined;
+  const sources = operandsOf(node).map((operand) => {
+    const whole = reshaped(operand);
+    return isComputed(whole) ? sourcesOf(whole.node, isComputed) : [whole];
+  });
+  return sources.every((own) => own !== undefined) ? sources.flat() : undefined;
+}
+
+/** Operations whose elements are computed from elements at other places: no kernel makes them on the way. */
+const moved: readonly Op[] = ['concat', 'pad', 'transpose', 'rotary'];
+
+/** The number of the last node at which each tensor is read from memory, also on the way to what is computed from it. */
+function lastReadsOf(graph: Graph, isComputed: (tensor: Tensor) => boolean): TensorMap<number> {
+  const reads = new TensorMap<number>();
+  // The same without products, which read from memory what kernels would compute on the way.
+  const kernelReads = new TensorMap<number>();
+  const note = (map: TensorMap<number>, tensor: Tensor, number: number) =>
+    map.set(tensor, Math.max(number, map.get(tensor) ?? 0));
+  for (const output of graph.outputs) note(reads, output, graph.nodes.length);
+  for (const [number, node] of [...graph.nodes.entries()].reverse()) {
+    const last = (map: TensorMap<number>) =>
+      Math.max(0, ...resultsOf(node).map((result) => map.get(result) ?? 0));
+    const isView = node.op === 'reshape';
+    const own = resultsOf(node).every(isComputed) ? Math.max(number, last(kernelReads)) : number;
+    for (const operand of operandsOf(node)) {
+      note(reads, operand, isView ? last(reads) : own);
+      if (!isProduct(node)) note(kernelReads, operand, isView ? last(kernelReads) : own);
+    }
+  }
+  return reads;
+}
