@@ -1,6 +1,6 @@
 /**
  * `node bench/gpu/traffic.ts [autoencoder|transformer] [recipe] [rows]`, or `traffic.ts CASE [keep|recompute] [rows]` for a
- * case of `cases.ts` whose blocks are computed again or not: kernels of a training step and the bytes that they read and
+ * transformer of `cases.ts` whose blocks are computed again or not: kernels of a training step and the bytes that they read and
  * write, for a kernel for each node and for fused kernels, in f32 and in bf16, without a GPU; then what the precision
  * `bf16` keeps in memory, and why. Each kernel counts each tensor once, of what slices are cut from the slices; libraries
  * are counted, but not their bytes.
@@ -28,14 +28,16 @@ import {
 import { readAutoencoderRecipe, readTransformerRecipe } from '../../src/training/recipe.ts';
 import { traceStep } from '../../src/training/step.ts';
 import { transformerPlanner, transformerTraining } from '../../src/training/transformer-task.ts';
-import { cases } from './cases.ts';
+import { type CaseName, cases } from './cases.ts';
 import { makeWork } from './work.ts';
 
 const [kind = 'transformer', file = `recipes/micro/${kind}.json`, shown = '12'] = process.argv.slice(2);
 
 async function tracedStep() {
-  const given = Object.entries(cases).find(([name]) => name === kind)?.[1];
-  if (given !== undefined) return makeWork(given, { recompute: file === 'recompute' });
+  if (kind !== 'autoencoder' && kind !== 'transformer') {
+    const given = cases[kind as CaseName];
+    return makeWork(given, { recompute: file === 'recompute' });
+  }
   if (kind === 'autoencoder') {
     const recipe = await readAutoencoderRecipe(file);
     const config = autoencoderConfigOf(recipe, file);
