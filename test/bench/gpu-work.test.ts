@@ -61,13 +61,13 @@ describe('work of the GPU benchmarks', () => {
 
 describe('recomputation', () => {
   it('takes a fraction of the memory on the GPU: what is computed again waits until it is needed', () => {
-    const given = { ...(tiny.get('step64') as TransformerCase), layers: 24, tokens: 2048 };
+    const given = { ...(tiny.get('step64') as TransformerCase), layers: 12, tokens: 2048 };
     const [kept, recomputed] = [false, true].map((recompute) => {
       const { graph, donate } = makeWork(given, { recompute });
       const libraries: Op[] = ['attention', 'attentionGradient'];
       return planStandIn(graph, { prepare, partition: fusedPartition }, donate, libraries).program.arenaBytes;
     }) as [number, number];
-    expect(recomputed / kept).toBeLessThan(0.3);
+    expect(recomputed / kept).toBeLessThan(0.25);
   });
 });
 
