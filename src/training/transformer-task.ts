@@ -60,9 +60,16 @@ export function transformerConfigOf(
     );
   }
   for (const variant of recipe.data.variants) {
-    const tokens = videoTokensOf(gridOfShape(config, latentShapeOf(latent, variant.frames, variant)));
+    const name = variantName(variant);
+    const shape = latentShapeOf(latent, variant.frames, variant);
+    if (config.patch.some((side, axis) => at(shape, axis) % side !== 0)) {
+      const positions = shape.slice(0, 3).join('x');
+      throw new UserError(
+        `${file}: patches of ${config.patch.join('x')} do not divide a clip of ${name}, ${positions} latent positions; set overrides.patch`,
+      );
+    }
+    const tokens = videoTokensOf(gridOfShape(config, shape));
     if (tokens > recipe.budget.video) {
-      const name = variantName(variant);
       throw new UserError(
         `${file}: budget.video ${recipe.budget.video}: a clip of ${name} has ${tokens} tokens; give at least that`,
       );

@@ -2,6 +2,7 @@ import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { UserError } from '../../src/errors.ts';
 import { autoencoderConfigOf } from '../../src/training/autoencoder-task.ts';
 import {
   autoencoderRecipeSchema,
@@ -23,6 +24,18 @@ describe('recipes in the repository', () => {
     const latent = { channels: config.latentChannels, stride: [4, 8, 8], mean: [], std: [] } as const;
     const made = transformerConfigOf(await readTransformerRecipe(second), latent, second);
     expect(made.channels).toBe(config.latentChannels);
+  });
+
+  it('whose patches do not divide a clip are refused in a line', async () => {
+    const file = join(recipes, 'micro', 'transformer.json');
+    const recipe = await readTransformerRecipe(file);
+    const latent = { channels: 32, stride: [4, 8, 8], mean: [], std: [] } as const;
+    const other = { ...recipe, overrides: { ...recipe.overrides, patch: [1, 3, 4] } };
+    expect(() => transformerConfigOf(other, latent, 'f.json')).toThrow(
+      new UserError(
+        'f.json: patches of 1x3x4 do not divide a clip of 64x64x25, 7x8x8 latent positions; set overrides.patch',
+      ),
+    );
   });
 
   it.each([
