@@ -186,6 +186,37 @@ describe('the ONNX executor', () => {
     }
     expect(results[0]).toEqual(results[1]);
   });
+
+  it.each([
+    [64, 384, 128],
+    [112, 384, 128],
+    [64, 300, 128],
+    [1, 300, 96],
+  ])('gives the same bits on any number of threads where rows are few: %i x %i x %i', async (M, K, N) => {
+    const { graph } = trace(
+      'few rows',
+      (x, w, b) => [matmul(x, w, { transposeB: true }).add(b), matmul(x, w.reshape([K, N]))],
+      f32(M, K),
+      f32(N, K),
+      f32(N),
+    );
+    const values = graph.inputs.map(({ shape }, i) =>
+      fromFloat32('f32', shape, normal(keyFromSeed(i), elementCount(shape))),
+    );
+    const results: (readonly Float32Array[])[] = [];
+    for (const threads of [1, 2, 4]) {
+      await using executor = openOnnxExecutor({ threads });
+      const executable = await executor.compile(graph);
+      const outputs = await executor.run(
+        executable,
+        values.map((value) => executor.upload(value)),
+      );
+      const found = await Promise.all(outputs.map((output) => executor.download(output)));
+      results.push(found.map(({ data }) => data as Float32Array));
+    }
+    expect(results[1]).toEqual(results[0]);
+    expect(results[2]).toEqual(results[0]);
+  });
 });
 
 describe('inputsOf', () => {

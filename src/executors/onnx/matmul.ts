@@ -20,14 +20,44 @@ export function lowerMatmul(
   if (!isGemm(a, b, attributes)) return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
   const rows = emit.reshape(a, [elementCount(a.shape.slice(0, -1)), at(a.shape, a.shape.length - 1)]);
   const shape = [elementCount(result.shape.slice(0, -1)), at(result.shape, result.shape.length - 1)];
-  const operands = bias === undefined ? [rows, b] : [rows, b, bias];
-  const gemm = emit.op(
-    'Gemm',
-    operands,
-    { shape, dtype: result.dtype },
-    { transA: Number(transposeA), transB: Number(transposeB) },
-  );
-  return emit.reshape(gemm, result.shape);
+  const gemm = (left: Value, right: Value, added?: Value) =>
+    emit.op(
+      'Gemm',
+      added === undefined ? [left, right] : [left, right, added],
+      { shape, dtype: result.dtype },
+      { transA: Number(transposeA), transB: Number(transposeB) },
+    );
+  if (emit.device !== 'cpu' || !dependsOnThreads(rows, attributes, shape))
+    return emit.reshape(gemm(rows, b, bias), result.shape);
+  const inner = at(rows.shape, 1);
+  const piece = (from: number, added?: Value) => {
+    const to = Math.min(inner, from + summedAtOnce);
+    return gemm(emit.slice(rows, 1, from, to), emit.slice(b, transposeB ? 1 : 0, from, to), added);
+  };
+  let sum = piece(0, bias);
+  for (let from = summedAtOnce; from < inner; from += summedAtOnce) sum = piece(from, sum);
+  return emit.reshape(sum, result.shape);
+}
+
+/** Inner values that ONNX Runtime sums in one go, whatever the columns. */
+const summedAtOnce = 128;
+/** Columns of which four threads get so few that they sum in larger pieces than one thread does. */
+const fewColumns = 256;
+/** Most pieces: enough for layers, not for gradients over all tokens. */
+const mostPieces = 8;
+
+/**
+ * Whether the bits of a product would depend on the number of threads: with fewer rows than columns the columns are shared
+ * out, and 64 of them or fewer are summed in larger pieces. Summed in pieces that all take whole, the bits agree.
+ */
+function dependsOnThreads(
+  { shape }: Value,
+  { transposeA }: Attributes<'matmul'>,
+  [rows = 0, columns = 0]: readonly number[],
+): boolean {
+  const inner = at(shape, 1);
+  const isLayer = !transposeA && inner > summedAtOnce && inner <= mostPieces * summedAtOnce;
+  return isLayer && rows < columns && columns <= fewColumns;
 }
 
 /** scale a b over the last two axes with leading axes broadcast; either side may be read transposed. */
