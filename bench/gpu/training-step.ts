@@ -8,6 +8,7 @@
 import type { DeviceBuffer, Precision } from '../../src/executors/executor.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
 import { randomSteps } from './random-step.ts';
+import { reportSteps } from './step-times.ts';
 
 const [
   kind = 'transformer',
@@ -42,21 +43,8 @@ for (const { variant, traced, batch, numbers, ...initial } of await randomSteps(
   console.log(`${variant}: ${((performance.now() - begin) / steps).toFixed(2)} ms a step`);
   const { free, total } = executor.device.memoryInfo();
   console.log(`${((total - free) / 2 ** 30).toFixed(2)} GiB of the GPU in use`);
-  report(executor.profile(executable));
+  reportSteps(executor.profile(executable), Number(shown));
   for (const buffer of [...state, ...given]) buffer[Symbol.dispose]();
   executable[Symbol.dispose]();
   if (variants !== 'all') break;
-}
-
-function report(times: readonly { readonly name: string; readonly milliseconds: number }[]): void {
-  const groups = new Map<string, { count: number; total: number }>();
-  for (const { name, milliseconds } of times) {
-    const group = groups.get(name) ?? { count: 0, total: 0 };
-    groups.set(name, { count: group.count + 1, total: group.total + milliseconds });
-  }
-  const total = times.reduce((sum, { milliseconds }) => sum + milliseconds, 0);
-  console.log(`${total.toFixed(2)} ms in ${times.length} launches one by one`);
-  const rows = [...groups].sort(([, a], [, b]) => b.total - a.total).slice(0, Number(shown));
-  for (const [name, { count, total: sum }] of rows)
-    console.log(`${sum.toFixed(3).padStart(8)} ms ${String(count).padStart(4)} x ${name}`);
 }

@@ -3,7 +3,7 @@ import type { Communicator } from './communicator.ts';
 import type { Device, LaunchGraph } from './device.ts';
 import type { Location } from './donation.ts';
 import type { KernelCache, Launch } from './kernel-cache.ts';
-import { type Program, type Step, valuesInDonatedMemory } from './program.ts';
+import { bytesOfType, type Program, type Step, valuesInDonatedMemory } from './program.ts';
 
 /** What launches the work of a program. */
 export interface Launchers {
@@ -25,10 +25,13 @@ export interface StepTime {
   /** The step's own: kernel or operation, and types. */
   readonly name: string;
   readonly milliseconds: number;
+  /** Of its operands and results, each once. */
+  readonly bytes: number;
 }
 
 interface BoundStep {
   readonly name: string;
+  readonly bytes: number;
   readonly launches: readonly Launch[];
 }
 
@@ -62,6 +65,7 @@ export class Binding {
     };
     this.steps = program.steps.map((step) => ({
       name: step.name,
+      bytes: trafficOf(program, step),
       launches: this.bindStep(launchers, program, step),
     }));
   }
@@ -84,8 +88,9 @@ export class Binding {
 
   /** Milliseconds of GPU time of each step, in order, launched one by one. Repeats steps, so values are spoilt. Blocks. */
   profile(): StepTime[] {
-    return this.steps.map(({ name, launches }) => ({
+    return this.steps.map(({ name, bytes, launches }) => ({
       name,
+      bytes,
       milliseconds: this.device.time(() => {
         for (const launch of launches) launch();
       }, profileRepeats),
@@ -123,4 +128,12 @@ export class Binding {
     });
     return [...clears, kernels.bind(kernel, [...inputs, ...outputs])];
   }
+}
+
+function trafficOf({ graph, bytes }: Program, { reads, writes }: Step): number {
+  const read = reads.map((place) =>
+    place.kind === 'input' ? bytesOfType(at(graph.inputs, place.index)) : at(bytes, place.value),
+  );
+  const written = writes.map((value) => at(bytes, value));
+  return [...read, ...written].reduce((sum, size) => sum + size, 0);
 }

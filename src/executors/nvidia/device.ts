@@ -25,6 +25,8 @@ export class Device {
   readonly stream: bigint;
   readonly memory: DeviceMemory;
   readonly pinned: PinnedMemory;
+  /** All that it had was freed: buffers and programs that outlive it have nothing to give back. */
+  disposed = false;
   private readonly ordinal: number;
   private lastWait: Promise<void> = Promise.resolve();
 
@@ -159,6 +161,7 @@ export class Device {
   /** Frees the stream and all memory; nothing of this device may be used afterwards. */
   dispose(): void {
     this.synchronize();
+    this.disposed = true;
     this.memory.dispose();
     this.pinned.dispose();
     this.driver.cuStreamDestroy_v2(this.stream);

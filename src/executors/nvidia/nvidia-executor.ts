@@ -217,7 +217,7 @@ class NvidiaBuffer implements DeviceBuffer {
   }
 
   [Symbol.dispose](): void {
-    if (!this.disposed) this.device.memory.release(this.address);
+    if (!this.disposed && !this.device.disposed) this.device.memory.release(this.address);
     this.disposed = true;
   }
 }
@@ -314,7 +314,7 @@ class NvidiaExecutable implements Executable {
   }
 
   [Symbol.dispose](): void {
-    if (this.isDisposed) return;
+    if (this.isDisposed || this.device.disposed) return;
     this.isDisposed = true;
     this.binding?.dispose();
     for (const address of [...this.staged.values(), ...this.constants.values()])
