@@ -5,7 +5,7 @@ import { fusedPartition } from './fusion/partition.ts';
 import { prepare } from './fusion/prepare.ts';
 import { NvidiaExecutor, type NvidiaSettings } from './nvidia-executor.ts';
 import { partition } from './plain/partition.ts';
-import { prelude } from './plain/prelude.ts';
+import { fastPrelude, prelude } from './plain/prelude.ts';
 
 /** Settings of {@link openNvidiaExecutor}. */
 export interface OpenSettings extends NvidiaSettings {
@@ -24,7 +24,10 @@ export async function openNvidiaExecutor({
   processes,
   ...settings
 }: OpenSettings = {}): Promise<NvidiaExecutor> {
-  const generator = fusion ? { prepare, partition: fusedPartition, prelude } : { partition, prelude };
+  const functions = { prelude: settings.precision === 'fp32' ? prelude : fastPrelude };
+  const generator = fusion
+    ? { prepare, partition: fusedPartition, ...functions }
+    : { partition, ...functions };
   if (processes === undefined) return new NvidiaExecutor(generator, settings);
   // Whoever starts the processes may show each of them its own GPU alone.
   const isShownOne = process.env.CUDA_VISIBLE_DEVICES !== undefined && gpuCount() === 1;

@@ -4,7 +4,7 @@ import type { Kernel, Stage } from '../kernel.ts';
 import { resultOf, storageType } from '../plain/expression.ts';
 import { namedKernel, threads } from '../plain/named-kernel.ts';
 import type { Storage } from '../storage.ts';
-import { eachOf, indexInWhole, isVectorised, type RowSpace, RowWriter } from './row-writer.ts';
+import { eachOf, indexInWhole, isVectorised, type Read, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a fused kernel writes. */
 export interface Store {
@@ -101,19 +101,27 @@ function layoutOf(work: GroupWork): Layout {
 
 /**
  * Elements that a thread takes together: 16 bytes, which is four of f32, and eight where something is bf16, unless rows are
- * odd or too short, or pairs of a row are turned.
+ * odd or too short, or other elements of a row would be read one by one.
  */
 function vectorOf(work: GroupWork): number {
   const { length, rows } = work.space;
+  const isWide = (tensor: Tensor) => elementCount(tensor.shape) >= rows * length;
+  const walked = [...readsWith(work, 1).map(({ tensor }) => tensor), ...targetsOf(work)].filter(isWide);
+  const most = walked.some((tensor) => work.storage(tensor) === 'bf16') ? [mostVector] : [];
+  const fits = (vector: number) =>
+    length % vector === 0 &&
+    rows * length >= 32 * vector &&
+    readsWith(work, vector).every(({ kind, isChunked }) => kind !== 'row' || isChunked);
+  return [...most, 4, 2].find(fits) ?? 1;
+}
+
+/** How the work reads memory when threads take `vector` elements together. */
+function readsWith(work: GroupWork, vector: number): readonly Read[] {
   const { space, isComputed, indexType, storage } = work;
-  const probe = new RowWriter({ space, vector: 1, held: undefined, indexType, storage, isComputed });
+  const probe = new RowWriter({ space, vector, held: undefined, indexType, storage, isComputed });
   for (const { value } of work.stores) if (!isNarrow(value, work)) probeElement(probe, value, work);
   for (const node of [...work.columns, ...work.reductions]) probeElement(probe, node.operands[0], work);
-  if (probe.reads.some(({ kind }) => kind === 'row')) return 1;
-  const isWide = (tensor: Tensor) => elementCount(tensor.shape) >= rows * length;
-  const walked = [...probe.reads.map(({ tensor }) => tensor), ...targetsOf(work)].filter(isWide);
-  const most = walked.some((tensor) => storage(tensor) === 'bf16') ? [mostVector] : [];
-  return [...most, 4, 2].find((vector) => length % vector === 0 && rows * length >= 32 * vector) ?? 1;
+  return probe.reads;
 }
 
 function probeElement(probe: RowWriter, value: Tensor, work: GroupWork): void {

@@ -3,7 +3,7 @@ import { TensorMap } from '../../../tensor/rewrite.ts';
 import type { Graph, Node, Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
 import { storedBytes } from '../storage.ts';
-import type { Read, RowSpace } from './row-writer.ts';
+import { isFixed, type Read, type RowSpace } from './row-writer.ts';
 import { type FusionContext, readsOf, type Unit } from './units.ts';
 
 /** One step of the program to be: stages that are as they are, or units that one kernel computes. */
@@ -322,11 +322,6 @@ export function find(item: Item): Item {
 
 function placeOf({ tensor, offset }: Read): string {
   return `${tensor.node.id}.${tensor.index}@${offset}`;
-}
-
-/** Whether an offset is written in names that mean the same in every kernel over the same rows. */
-function isFixed(offset: string): boolean {
-  return (offset.match(/[a-z_]\w*/g) ?? []).every((name) => /^(row|c|i|[rwe]\d\w*)$/.test(name));
 }
 
 /** Whether a read of what another group makes can be served by a kernel that is at the same element or row. */

@@ -1,7 +1,15 @@
+import { createHash } from 'node:crypto';
 import type { DType } from '../../../tensor/dtype.ts';
 import { at, elementCount, rowMajorStrides, type Shape } from '../../../tensor/shape.ts';
 import type { Node, Tensor } from '../../../tensor/tensor.ts';
-import { computeType, ExpressionWriter, moved, type Place, position } from '../plain/expression.ts';
+import {
+  type Comparison,
+  computeType,
+  ExpressionWriter,
+  moved,
+  type Place,
+  position,
+} from '../plain/expression.ts';
 import type { Storage } from '../storage.ts';
 
 /** The elements that a fused kernel walks: `rows` of `length`, row-major. */
@@ -18,6 +26,8 @@ export interface Read {
   /** C expression of the position; equal texts of names that do not depend on the kernel are equal positions. */
   readonly offset: string;
   readonly phase: number;
+  /** Whether a thread reads its chunk at once. */
+  readonly isChunked: boolean;
 }
 
 /** What a {@link RowWriter} knows of its kernel. */
@@ -109,32 +119,72 @@ export class RowWriter implements Place {
     return undefined;
   }
 
-  loaded(tensor: Tensor, index: readonly string[], under: Shape, isConditional: boolean): string {
-    const { vector, indexType, held, storage } = this.settings;
+  unravelled(index: readonly string[], from: Shape, to: Shape): readonly string[] | undefined {
+    const first = this.firstOfChunk(index, from);
+    const isAligned = at([1, ...to], to.length) % this.settings.vector === 0;
+    const isRun = first !== undefined && isAligned;
+    if (!isRun && !index.every((part) => this.isOfChunkAlone(part))) return undefined;
+    const start = this.chunkNamed(isRun ? first : position(index, from));
+    const strides = rowMajorStrides(to);
+    return to.map((size, axis) => {
+      if (size === 1) return '0';
+      const name = this.chunkNamed(quotientOf(start, to, axis));
+      return isRun && at(strides, axis) === 1 ? this.runFrom(name) : name;
+    });
+  }
+
+  remainder(part: string, by: number): string | undefined {
+    const { vector } = this.settings;
+    if (this.isOfChunkAlone(part)) return this.chunkNamed(`${part} % ${by}`);
+    const first = this.firstOf(part);
+    return first === undefined || by % vector !== 0
+      ? undefined
+      : this.runFrom(this.chunkNamed(`${first} % ${by}`));
+  }
+
+  compared(part: string, comparison: Comparison, bound: number): string {
+    const first = bound % this.settings.vector === 0 ? this.firstOf(part) : undefined;
+    return `${first ?? part} ${comparison} ${bound}`;
+  }
+
+  loaded(tensor: Tensor, index: readonly string[], under: Shape, conditions: readonly string[]): string {
     const kind = this.kindOf(index, under);
     const offset = kind === 'home' ? 'i' : kind === 'narrow' ? 'row' : position(index, under);
-    this.reads.push({ tensor, kind, offset, phase: this.phase });
     const input = this.inputOf(tensor);
-    if (this.isOfRow(offset) && (kind === 'narrow' || !isConditional))
-      return this.ofRow(tensor, `get(x${input}, ${offset})`, `n${input}.${offset}`);
+    // What is at the place that the thread is at can always be read.
+    const own = kind === 'home' || kind === 'narrow' ? [] : conditions;
+    const isEarly = own.every((condition) => this.isOfChunkAlone(condition));
     const first = kind === 'home' ? 'i0' : this.firstOfChunk(index, under);
-    if (first === undefined || (isConditional && kind !== 'home'))
-      return this.expression.declare(tensor.dtype, `get(x${input}, ${offset})`);
-    const key = `${input}.${offset}`;
-    const known = this.registers.get(key);
+    const isChunked = isEarly && (first !== undefined || this.isOfChunkAlone(offset));
+    this.reads.push({ tensor, kind, offset, phase: this.phase, isChunked });
+    const value = guarded(own, `get(x${input}, ${offset})`);
+    if ([offset, ...own].every((part) => this.isOfRow(part)))
+      return this.ofRow(tensor, value, `n${input}.${offset}.${own.join()}`);
+    if (!isEarly) return this.expression.declare(tensor.dtype, `get(x${input}, ${offset})`);
+    if (first === undefined)
+      return this.isOfChunkAlone(offset)
+        ? this.chunkNamed(value, computeType(tensor.dtype))
+        : this.expression.declare(tensor.dtype, `get(x${input}, ${offset})`);
+    return this.register(tensor, input, first, own);
+  }
+
+  /** The chunk of a tensor in memory that begins at a position, loaded once. */
+  private register(tensor: Tensor, input: number, first: string, conditions: readonly string[]): string {
+    const { vector, indexType, held, storage } = this.settings;
+    const keyOf = (those: readonly string[]) => `${input}.${first}.${those.join()}`;
+    const known = this.registers.get(keyOf([])) ?? this.registers.get(keyOf(conditions));
     const name = known ?? `m${this.registers.size}_${this.phase}`;
     const start = held === undefined ? 0 : `j * ${vector}`;
     if (known === undefined) {
-      this.registers.set(key, name);
-      const type = computeType(tensor.dtype);
-      const array = `${type} ${name}[${held ?? vector}];`;
+      this.registers.set(keyOf(conditions), name);
+      const array = `${computeType(tensor.dtype)} ${name}[${held ?? vector}];`;
       if (held === undefined) this.chunkLines.push(array);
       else this.rowLines.push(array);
-      this.chunkLines.push(
+      const load =
         vector > 1 && isVectorised(storage(tensor))
           ? `load${vector}(${name} + ${start}, x${input}, ${first});`
-          : eachOf(vector, `${name}[${start} + k] = get(x${input}, (${indexType})(${first}) + k);`),
-      );
+          : eachOf(vector, `${name}[${start} + k] = get(x${input}, (${indexType})(${first}) + k);`);
+      this.chunkLines.push(conditions.length === 0 ? load : `if (${conditions.join(' && ')}) ${load}`);
     }
     return `${name}[${start} + k]`;
   }
@@ -145,12 +195,41 @@ export class RowWriter implements Place {
     const last = index[index.length - 1];
     if (last === undefined || (under.length > 1 && vector > 1 && !this.hasAlignedRows(under)))
       return undefined;
-    const match = /^\(?(\w+)(?: ([+-]) (\d+)\))?$/.exec(last);
-    const base = this.consecutive.get(match?.[1] ?? '');
-    if (match === null || base === undefined || Number(match[3] ?? 0) % vector !== 0) return undefined;
+    const first = this.firstOf(last);
     const leading = index.slice(0, -1);
-    if (!leading.every((part) => namesIn(part).every((name) => this.isOfChunk(name)))) return undefined;
-    return position([...leading, match[3] === undefined ? base : `(${base} ${match[2]} ${match[3]})`], under);
+    if (first === undefined || !leading.every((part) => this.isOfChunkAlone(part))) return undefined;
+    return position([...leading, first], under);
+  }
+
+  /** The first of a chunk's parts of an index when they follow each other and it is a multiple of the vector. */
+  private firstOf(part: string): string | undefined {
+    const match = /^\(?(\w+)(?: ([+-]) (\d+)\))?$/.exec(part);
+    const base = this.consecutive.get(match?.[1] ?? '');
+    if (match === null || base === undefined || Number(match[3] ?? 0) % this.settings.vector !== 0)
+      return undefined;
+    return match[3] === undefined ? base : `(${base} ${match[2]} ${match[3]})`;
+  }
+
+  /** Whether an expression is the same for a whole chunk. */
+  private isOfChunkAlone(expression: string): boolean {
+    return namesIn(expression).every((name) => this.isOfChunk(name));
+  }
+
+  /** A variable of a chunk with a value, always of the same name for the same value. */
+  private chunkNamed(value: string, type: string = this.settings.indexType): string {
+    const hash = createHash('sha256').update(value).digest('hex').slice(0, 10);
+    const name = `${isFixed(value) ? 'q' : 'g'}${hash}`;
+    if (!this.chunkNames.has(name)) {
+      this.chunkNames.set(name, name);
+      this.chunkLines.push(`const ${type} ${name} = ${value};`);
+    }
+    return name;
+  }
+
+  /** The elements' variable of a run whose first is a chunk's. */
+  private runFrom(first: string): string {
+    this.consecutive.set(`${first}k`, first);
+    return this.ofElement(`${first}k`, `${first} + k`);
   }
 
   /** Position of an element in memory. */
@@ -197,7 +276,7 @@ export class RowWriter implements Place {
   }
 
   private isOfChunk(name: string): boolean {
-    return this.isOfRow(name) || this.chunkNames.get(name) === name;
+    return name === 'c0' || name === 'i0' || this.isOfRow(name) || this.chunkNames.get(name) === name;
   }
 
   private isWide(shape: Shape): boolean {
@@ -226,9 +305,7 @@ export class RowWriter implements Place {
       // Where chunks cross the ends of rows, each element has an index of its own.
       if (!isAligned) return this.ofElement(`e${sizes.join('_')}_${axis}`, quotientOf('i', sizes, axis));
       const first = this.named(this.chunkNames, this.chunkLines, 'i0', sizes, axis);
-      if (axis < last) return first;
-      this.consecutive.set(`${first}k`, first);
-      return this.ofElement(`${first}k`, `${first} + k`);
+      return axis < last ? first : this.runFrom(first);
     });
     return spread(shape, names);
   }
@@ -282,6 +359,16 @@ export function isVectorised(dtype: DType): boolean {
 /** A statement for each element of a chunk. */
 export function eachOf(vector: number, statement: string): string {
   return `for (int k = 0; k < ${vector}; k++) ${statement}`;
+}
+
+/** Whether a position is written in names that mean the same in every kernel over the same rows. */
+export function isFixed(offset: string): boolean {
+  return namesIn(offset).every((name) => /^(row|[ci]0?|[rwe]\d\w*|q[0-9a-f]{10}k?)$/.test(name));
+}
+
+/** A value where it may be read, else nothing. */
+function guarded(conditions: readonly string[], value: string): string {
+  return conditions.length === 0 ? value : `${conditions.join(' && ')} ? ${value} : 0`;
 }
 
 function namesIn(expression: string): string[] {

@@ -28,19 +28,20 @@ export function computeType(dtype: DType): 'int' | 'float' {
 const formulas: { readonly [K in Op]?: (...x: string[]) => string } = {
   neg: (x) => `-${x}`,
   abs: (x) => `fabsf(${x})`,
-  exp: (x) => `expf(${x})`,
+  exp: (x) => `exponential(${x})`,
   log: (x) => `logf(${x})`,
-  sqrt: (x) => `sqrtf(${x})`,
+  sqrt: (x) => `root(${x})`,
   sin: (x) => `sinf(${x})`,
   cos: (x) => `cosf(${x})`,
   tanh: (x) => `tanhf(${x})`,
   sigmoid: (x) => `sigmoid(${x})`,
-  gelu: (x) => `0.5f * ${x} * (1.0f + tanhf(0.7978845608028654f * (${x} + 0.044715f * ${x} * ${x} * ${x})))`,
+  // (1 + tanh y) / 2 is the sigmoid of 2 y, which its gradient needs too.
+  gelu: (x) => `${x} * sigmoid(${x} * (${x} * ${x} * 0.0713548163f + 1.5957691216f))`,
   silu: (x) => `${x} * sigmoid(${x})`,
   add: (a, b) => `${a} + ${b}`,
   sub: (a, b) => `${a} - ${b}`,
   mul: (a, b) => `${a} * ${b}`,
-  div: (a, b) => `${a} / ${b}`,
+  div: (a, b) => `quotient(${a}, ${b})`,
   maximum: (a, b) => `larger(${a}, ${b})`,
   minimum: (a, b) => `smaller(${a}, ${b})`,
   equal: (a, b) => `(int)(${a} == ${b})`,
@@ -75,9 +76,26 @@ export interface Place {
   readonly given: (tensor: Tensor, index: readonly string[]) => string | undefined;
   /** The index of the same element under another shape, where it is known without arithmetic. */
   readonly reindexed: (index: readonly string[], from: Shape, to: Shape) => readonly string[] | undefined;
-  /** The value of a tensor in memory, indexed as if it had shape `under`. A conditional read may not be made earlier. */
-  readonly loaded: (tensor: Tensor, index: readonly string[], under: Shape, isConditional: boolean) => string;
+  /** The index under another shape of the element at an index, where its parts can be named. */
+  readonly unravelled: (index: readonly string[], from: Shape, to: Shape) => readonly string[] | undefined;
+  /** The remainder of a part of an index, where it can be named. */
+  readonly remainder: (part: string, by: number) => string | undefined;
+  /** The condition that a part of an index is at least, or below, a bound, as early as it is known. */
+  readonly compared: (part: string, comparison: Comparison, bound: number) => string;
+  /**
+   * The value of a tensor in memory, indexed as if it had shape `under`.
+   * @param conditions those under which it may be read.
+   */
+  readonly loaded: (
+    tensor: Tensor,
+    index: readonly string[],
+    under: Shape,
+    conditions: readonly string[],
+  ) => string;
 }
+
+/** How a part of an index is compared with a bound. */
+export type Comparison = '>=' | '<';
 
 /** Writes the body of a kernel: expressions for elements of tensors, at given indices. */
 export class ExpressionWriter {
@@ -88,7 +106,7 @@ export class ExpressionWriter {
   readonly scattered = new Set<number>();
   private readonly context: KernelContext;
   private readonly place: Place | undefined;
-  private depth = 0;
+  private conditions: readonly string[] = [];
   private home: { readonly index: readonly string[]; readonly shape: Shape } | undefined;
   private next = 0;
   /** Variables by the element that they hold. */
@@ -123,7 +141,7 @@ export class ExpressionWriter {
 
   /** The value of a tensor in memory. */
   load(tensor: Tensor, index: readonly string[]): string {
-    const loaded = this.place?.loaded(tensor, index, tensor.shape, this.depth > 0);
+    const loaded = this.place?.loaded(tensor, index, tensor.shape, this.conditions);
     if (loaded !== undefined) return loaded;
     const isHome =
       this.home !== undefined &&
@@ -200,11 +218,11 @@ export class ExpressionWriter {
         const inner = index.map((part, axis) => moved(part, -at(node.attributes.before, axis)));
         const { before, after } = node.attributes;
         const conditions = inner.flatMap((part, axis) => [
-          ...(at(before, axis) > 0 ? [`${part} >= 0`] : []),
-          ...(at(after, axis) > 0 ? [`${part} < ${at(x.shape, axis)}`] : []),
+          ...(at(before, axis) > 0 ? [this.compared(part, '>=', 0)] : []),
+          ...(at(after, axis) > 0 ? [this.compared(part, '<', at(x.shape, axis))] : []),
         ]);
         const result = this.variable(dtype, '0');
-        this.block(conditions.join(' && ') || 'true', () => `${result} = ${this.element(x, inner)};`);
+        this.block(conditions, () => `${result} = ${this.element(x, inner)};`);
         return result;
       }
       case 'concat':
@@ -234,11 +252,13 @@ export class ExpressionWriter {
     const offset = position(index, shape);
     if (!this.context.isInlined(x) && !(x.node.op === 'constant' && x.node.attributes.values.length === 1))
       return (
-        this.place?.loaded(x, index, shape, this.depth > 0) ?? this.declare(x.dtype, this.read(x, offset))
+        this.place?.loaded(x, index, shape, this.conditions) ?? this.declare(x.dtype, this.read(x, offset))
       );
     // Axes that both shapes begin with keep their index; only what is behind them is counted anew.
     let same = 0;
     while (same < Math.min(x.rank, shape.length) && x.shape[same] === shape[same]) same++;
+    const named = this.place?.unravelled(index.slice(same), shape.slice(same), x.shape.slice(same));
+    if (named !== undefined) return this.element(x, [...index.slice(0, same), ...named]);
     const name = `u${this.next++}`;
     const inner = position(index.slice(same), shape.slice(same));
     this.lines.push(`const ${this.context.indexType} ${name} = ${inner};`);
@@ -252,12 +272,12 @@ export class ExpressionWriter {
   ): string {
     const [b, s, h, d] = index as [string, string, string, string];
     const half = at(x.shape, 3) / 2;
-    const pair = interleaved ? `(${d} / 2)` : `(${d} % ${half})`;
-    const [first, second] = interleaved ? [`2 * ${pair}`, `2 * ${pair} + 1`] : [pair, `${pair} + ${half}`];
-    const [p, q] = [this.element(x, [b, s, h, `(${first})`]), this.element(x, [b, s, h, `(${second})`])];
+    const pair = interleaved ? `(${d} / 2)` : (this.place?.remainder(d, half) ?? `(${d} % ${half})`);
+    const [first, second] = interleaved ? [`(2 * ${pair})`, `(2 * ${pair} + 1)`] : [pair, moved(pair, half)];
+    const [p, q] = [this.element(x, [b, s, h, first]), this.element(x, [b, s, h, second])];
     const angle = [at(cos.shape, 0) === 1 ? '0' : b, s, pair];
     const [c, z] = [this.element(cos, angle), this.element(sin, angle)];
-    const isFirst = interleaved ? `${d} % 2 == 0` : `${d} < ${half}`;
+    const isFirst = interleaved ? `${d} % 2 == 0` : this.compared(d, '<', half);
     return this.declare(x.dtype, `(${isFirst}) ? ${p} * ${c} - ${q} * ${z} : ${p} * ${z} + ${q} * ${c}`);
   }
 
@@ -268,10 +288,8 @@ export class ExpressionWriter {
     for (const operand of operands) {
       const [from, to] = [start, start + at(operand.shape, axis)];
       const inner = index.map((other, a) => (a === axis ? moved(part, -from) : other));
-      this.block(
-        `${part} >= ${from} && ${part} < ${to}`,
-        () => `${result} = ${this.element(operand, inner)};`,
-      );
+      const conditions = [this.compared(part, '>=', from), this.compared(part, '<', to)];
+      this.block(conditions, () => `${result} = ${this.element(operand, inner)};`);
       start = to;
     }
     return result;
@@ -283,16 +301,20 @@ export class ExpressionWriter {
     return name;
   }
 
-  /** Statements that run on a condition; what they declare is not known outside. */
-  private block(condition: string, last: () => string): void {
-    const outside = this.known;
-    this.known = new Map(outside);
-    this.depth++;
-    this.lines.push(`if (${condition}) {`);
+  private compared(part: string, comparison: Comparison, bound: number): string {
+    return this.place?.compared(part, comparison, bound) ?? `${part} ${comparison} ${bound}`;
+  }
+
+  /** Statements that run on conditions; what they declare is not known outside. */
+  private block(conditions: readonly string[], last: () => string): void {
+    const outside = { known: this.known, conditions: this.conditions };
+    this.known = new Map(outside.known);
+    this.conditions = [...outside.conditions, ...conditions];
+    this.lines.push(`if (${conditions.join(' && ') || 'true'}) {`);
     const line = last();
     this.lines.push(line, '}');
-    this.known = outside;
-    this.depth--;
+    this.known = outside.known;
+    this.conditions = outside.conditions;
   }
 }
 

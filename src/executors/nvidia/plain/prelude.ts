@@ -1,5 +1,18 @@
-/** Source that stands before every kernel: reading and writing elements of each dtype, sums over lanes and blocks. */
-export const prelude = `
+/** Functions whose fast forms are off by more than the rounding of f32. */
+const exactFunctions = `
+__device__ __forceinline__ float quotient(float a, float b) { return a / b; }
+__device__ __forceinline__ float root(float x) { return sqrtf(x); }
+__device__ __forceinline__ float exponential(float x) { return expf(x); }
+`;
+
+/** The same through the instructions that approximate them, to some units in the last place. */
+const fastFunctions = `
+__device__ __forceinline__ float quotient(float a, float b) { return __fdividef(a, b); }
+__device__ __forceinline__ float root(float x) { float y; asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(x)); return y; }
+__device__ __forceinline__ float exponential(float x) { return __expf(x); }
+`;
+
+const common = `
 struct f16 { unsigned short bits; };
 struct bf16 { unsigned short bits; };
 #define INF __int_as_float(0x7f800000)
@@ -18,7 +31,8 @@ __device__ __forceinline__ void put(f16* p, long long i, float x) { p[i].bits = 
 __device__ __forceinline__ void put(bf16* p, long long i, float x) { p[i].bits = float_to_bf16(x); }
 __device__ __forceinline__ float round_f16(float x) { return half_to_float(float_to_half(x)); }
 __device__ __forceinline__ float round_bf16(float x) { return __uint_as_float((unsigned)float_to_bf16(x) << 16); }
-__device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
+__device__ __forceinline__ float sigmoid(float x) { return quotient(1.0f, 1.0f + exponential(-x)); }
+__device__ __forceinline__ int quotient(int a, int b) { return a / b; }
 __device__ __forceinline__ float plus(float a, float b) { return a + b; }
 __device__ __forceinline__ int plus(int a, int b) { return a + b; }
 __device__ __forceinline__ float larger(float a, float b) { return a != a ? a : (a < b ? b : a); }
@@ -88,3 +102,9 @@ __device__ __forceinline__ void load8(float* r, const bf16* p, long long i) {
 }
 __device__ __forceinline__ void store8(bf16* p, long long i, const float* r) { *(uint4*)(p + i) = make_uint4(bf16_pair(r[0], r[1]), bf16_pair(r[2], r[3]), bf16_pair(r[4], r[5]), bf16_pair(r[6], r[7])); }
 `;
+
+/** Source that stands before every kernel: reading and writing elements of each dtype, sums over lanes and blocks. */
+export const prelude = `${exactFunctions}${common}`;
+
+/** The {@link prelude} of precisions in which products are rounded to 10 bits and fewer: division, roots and exponentials are fast. */
+export const fastPrelude = `${fastFunctions}${common}`;
