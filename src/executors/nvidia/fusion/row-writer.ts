@@ -133,13 +133,18 @@ export class RowWriter implements Place {
     });
   }
 
-  remainder(part: string, by: number): string | undefined {
-    const { vector } = this.settings;
-    if (this.isOfChunkAlone(part)) return this.chunkNamed(`${part} % ${by}`);
-    const first = this.firstOf(part);
-    return first === undefined || by % vector !== 0
-      ? undefined
-      : this.runFrom(this.chunkNamed(`${first} % ${by}`));
+  divided(part: string, by: number): readonly [quotient: string, remainder: string] | undefined {
+    const first = by % this.settings.vector === 0 ? this.firstOf(part) : undefined;
+    if (first === undefined && !this.isOfChunkAlone(part)) return undefined;
+    const [quotient, remainder] = [
+      this.chunkNamed(`${first ?? part} / ${by}`),
+      this.chunkNamed(`${first ?? part} % ${by}`),
+    ];
+    return [quotient, first === undefined ? remainder : this.runFrom(remainder)];
+  }
+
+  named(expression: string): string | undefined {
+    return this.isOfChunkAlone(expression) ? this.chunkNamed(expression) : undefined;
   }
 
   compared(part: string, comparison: Comparison, bound: number): string {
@@ -290,7 +295,7 @@ export class RowWriter implements Place {
   private rowIndex(shape: Shape): string[] {
     const sizes = shape.filter((size) => size !== 1);
     const names = sizes.map((_, axis) =>
-      sizes.length === 1 ? 'row' : this.named(this.rowNames, this.rowLines, 'row', sizes, axis),
+      sizes.length === 1 ? 'row' : this.axisNamed(this.rowNames, this.rowLines, 'row', sizes, axis),
     );
     return spread(shape, names);
   }
@@ -304,7 +309,7 @@ export class RowWriter implements Place {
       if (sizes.length === 1) return 'i';
       // Where chunks cross the ends of rows, each element has an index of its own.
       if (!isAligned) return this.ofElement(`e${sizes.join('_')}_${axis}`, quotientOf('i', sizes, axis));
-      const first = this.named(this.chunkNames, this.chunkLines, 'i0', sizes, axis);
+      const first = this.axisNamed(this.chunkNames, this.chunkLines, 'i0', sizes, axis);
       return axis < last ? first : this.runFrom(first);
     });
     return spread(shape, names);
@@ -317,7 +322,7 @@ export class RowWriter implements Place {
     return name;
   }
 
-  private named(
+  private axisNamed(
     names: Map<string, string>,
     lines: string[],
     from: string,

@@ -78,8 +78,10 @@ export interface Place {
   readonly reindexed: (index: readonly string[], from: Shape, to: Shape) => readonly string[] | undefined;
   /** The index under another shape of the element at an index, where its parts can be named. */
   readonly unravelled: (index: readonly string[], from: Shape, to: Shape) => readonly string[] | undefined;
-  /** The remainder of a part of an index, where it can be named. */
-  readonly remainder: (part: string, by: number) => string | undefined;
+  /** Quotient and remainder of a part of an index, where they can be named. */
+  readonly divided: (part: string, by: number) => readonly [quotient: string, remainder: string] | undefined;
+  /** A name for an expression of parts of indices, where it can be named. */
+  readonly named: (expression: string) => string | undefined;
   /** The condition that a part of an index is at least, or below, a bound, as early as it is known. */
   readonly compared: (part: string, comparison: Comparison, bound: number) => string;
   /**
@@ -272,7 +274,7 @@ export class ExpressionWriter {
   ): string {
     const [b, s, h, d] = index as [string, string, string, string];
     const half = at(x.shape, 3) / 2;
-    const pair = interleaved ? `(${d} / 2)` : (this.place?.remainder(d, half) ?? `(${d} % ${half})`);
+    const pair = interleaved ? `(${d} / 2)` : (this.place?.divided(d, half)?.[1] ?? `(${d} % ${half})`);
     const [first, second] = interleaved ? [`(2 * ${pair})`, `(2 * ${pair} + 1)`] : [pair, moved(pair, half)];
     const [p, q] = [this.element(x, [b, s, h, first]), this.element(x, [b, s, h, second])];
     const angle = [at(cos.shape, 0) === 1 ? '0' : b, s, pair];
@@ -283,6 +285,8 @@ export class ExpressionWriter {
 
   private joined(operands: readonly Tensor[], axis: number, index: readonly string[]): string {
     const part = at(index, axis);
+    const unfolded = this.unfolded(operands, axis, index);
+    if (unfolded !== undefined) return unfolded;
     const result = this.variable(at(operands, 0).dtype, '0');
     let start = 0;
     for (const operand of operands) {
@@ -293,6 +297,22 @@ export class ExpressionWriter {
       start = to;
     }
     return result;
+  }
+
+  /** An element of joined windows of one tensor: the window's number moves the index, and no branch is taken. */
+  private unfolded(operands: readonly Tensor[], axis: number, index: readonly string[]): string | undefined {
+    const windows = windowsOf(operands, axis);
+    if (windows === undefined || !operands.every((operand) => this.context.isInlined(operand)))
+      return undefined;
+    const [window, within] = this.place?.divided(at(index, axis), at(at(operands, 0).shape, axis)) ?? [];
+    if (window === undefined || within === undefined) return undefined;
+    const { source, starts, along, step } = windows;
+    const inner = index.map((part, a) => {
+      const own = a === axis ? within : moved(part, at(starts, a));
+      return a === along ? this.place?.named(`${own} + ${window} * ${step}`) : own;
+    });
+    const isNamed = (part: string | undefined): part is string => part !== undefined;
+    return inner.every(isNamed) ? this.element(source, inner) : undefined;
   }
 
   private variable(dtype: DType, value: string): string {
@@ -316,6 +336,34 @@ export class ExpressionWriter {
     this.known = outside.known;
     this.conditions = outside.conditions;
   }
+}
+
+interface Windows {
+  readonly source: Tensor;
+  readonly starts: readonly number[];
+  /** The axis along which each window begins `step` later than the one before. */
+  readonly along: number;
+  readonly step: number;
+}
+
+/** Tensors as windows of one: slices of it, of one shape, that follow each other at equal steps along an axis. */
+function windowsOf(operands: readonly Tensor[], axis: number): Windows | undefined {
+  const slices = operands.flatMap(({ node }) => (node.op === 'slice' ? [node] : []));
+  const [first, second] = slices;
+  if (first === undefined || second === undefined || slices.length !== operands.length) return undefined;
+  const [source] = first.operands;
+  const { starts } = first.attributes;
+  const along = starts.findIndex((start, a) => start !== second.attributes.starts[a]);
+  if (along < 0 || along === axis) return undefined;
+  const step = at(second.attributes.starts, along) - at(starts, along);
+  const fits = slices.every(
+    ({ operands: [x], attributes, results }, number) =>
+      x.node === source.node &&
+      x.index === source.index &&
+      at(results, 0).shape.every((size, a) => size === at(operands, 0).shape[a]) &&
+      attributes.starts.every((start, a) => start === at(starts, a) + (a === along ? number * step : 0)),
+  );
+  return fits ? { source, starts, along, step } : undefined;
 }
 
 /** An index variable and a number. */
