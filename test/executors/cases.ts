@@ -315,6 +315,10 @@ const attentionSettings: readonly AttentionSetting[] = [
   { name: 'empty segments', q: [1, 8, 2, 4], segments: [0, 0, 3, 3, 3, 8, 8] },
   { name: 'nothing but padding', q: [1, 4, 1, 2], segments: [0, 0] },
   { name: 'rows packed differently', q: [2, 7, 2, 4], segments: [0, 3, 7, 0, 5, 6] },
+  // cuDNN has engines for heads of 16 channels and more.
+  { name: 'heads of 16', q: [2, 13, 3, 16], keys: 9 },
+  { name: 'heads of 32, packed', q: [2, 9, 2, 32], segments: [0, 4, 9, 0, 5, 7] },
+  { name: 'heads of 64, more keys than a tile', q: [1, 5, 2, 64], keys: 130 },
 ];
 
 function attentionInputs({ q, keys = q[1]!, segments }: AttentionSetting): CaseInput[] {

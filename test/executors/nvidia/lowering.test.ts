@@ -3,6 +3,7 @@ import { lowerAttention, lowerAttentionGradient } from '../../../src/executors/n
 import { type ConvolutionNode, lowerConvolution } from '../../../src/executors/nvidia/library/convolution.ts';
 import type { LibraryCall } from '../../../src/executors/nvidia/library/library-call.ts';
 import { lowerMatmul } from '../../../src/executors/nvidia/library/matmul.ts';
+import { TokenBorders } from '../../../src/executors/nvidia/library/token-borders.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
 import type { Storage } from '../../../src/executors/nvidia/storage.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
@@ -108,6 +109,15 @@ const storages: Readonly<Record<string, readonly [operands: DType, results: DTyp
 };
 
 const reason = missingCompiler();
+
+it('whole rows of bf16 tokens are read and written where they are, packed ones only with room for whole tiles', () => {
+  const rows = { rows: 2, queries: 13, keys: 9, heads: 3, headSize: 16, segments: undefined, scale: 1 };
+  const stored = { q: 'bf16', k: 'bf16', dk: 'f32' } as const;
+  const context = new HostLibraries().attention;
+  expect(new TokenBorders(context, rows, stored).scratch).toEqual({ q: 0, k: 0, dk: 2 * 2 * 9 * 48 });
+  const packed = { ...rows, keys: 13, segments: 1 };
+  expect(new TokenBorders(context, packed, stored).scratch.q).toBe(2 * 64 * 48);
+});
 
 describe.skipIf(reason !== undefined)(
   `library calls on the CPU${reason === undefined ? '' : `: ${reason}`}`,

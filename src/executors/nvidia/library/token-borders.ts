@@ -15,8 +15,8 @@ export interface BorderContext {
 }
 
 /**
- * Ways for tensors of tokens to cuDNN and back. It is given bf16 with room for whole tiles of tokens: what is stored so
- * is read and written where it is, all else in scratch, converted or copied.
+ * Ways for tensors of tokens to cuDNN and back. It is given bf16, packed tokens with room for whole tiles: what is stored
+ * so is read and written where it is, all else in scratch, converted or copied.
  */
 export class TokenBorders<Name extends TokenName> {
   /** Bytes of scratch for each tensor. */

@@ -28,9 +28,10 @@ export function problemOf(sizes: AttentionSizes, isBackward: boolean): Attention
   return { ...common, batch: rows * segments, hasLengths: true, packedTokens: rows * queries };
 }
 
-/** Elements of a tensor of tokens, with the room that cuDNN asks for. */
-export function tokenElements({ rows, heads, headSize }: AttentionSizes, tokens: number): number {
-  return Math.ceil((rows * tokens) / tokenMultiple) * tokenMultiple * heads * headSize;
+/** Elements of a tensor of tokens; packed ones with the room that cuDNN asks for. */
+export function tokenElements({ rows, heads, headSize, segments }: AttentionSizes, tokens: number): number {
+  const multiple = segments === undefined ? 1 : tokenMultiple;
+  return Math.ceil((rows * tokens) / multiple) * multiple * heads * headSize;
 }
 
 /** Number of items, and bytes of their lengths (i32) and offsets (i64). */
