@@ -5,7 +5,7 @@
  */
 
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
-import { cases } from '../../test/executors/cases.ts';
+import { cases, longAttention } from '../../test/executors/cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from '../../test/executors/comparison.ts';
 import { nnCases } from '../../test/executors/nn-cases.ts';
 import { openForScript } from './open.ts';
@@ -15,7 +15,7 @@ const reference = new ReferenceExecutor();
 await using executor = await openForScript(precision);
 let [passed, failed] = [0, 0];
 const start = performance.now();
-for (const [table, rows] of Object.entries({ ...cases, ...nnCases })) {
+for (const [table, rows] of Object.entries({ ...cases, ...nnCases, longAttention })) {
   if (tables.length > 0 && !tables.includes(table)) continue;
   for (const row of rows) {
     for (const half of halvesOf(row)) {

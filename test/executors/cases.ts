@@ -353,6 +353,16 @@ function attentions(): ConformanceCase[] {
   return [...plain, ...logSums];
 }
 
+/** Attention of sizes that executors may compute in pieces. Apart from the operations' own cases: it takes a while. */
+export const longAttention: readonly ConformanceCase[] = [
+  one(
+    'few keys for many queries',
+    [f32([1, 2048, 2, 16]), f32([1, 20, 2, 16]), f32([1, 20, 2, 16])],
+    (q, k, v) => attention(q!, k!, v!),
+    { looseness: 8 },
+  ),
+];
+
 /** The op itself, as a forward computation; its use as a gradient is in the backward half of `attention`. */
 function attentionGradients(): ConformanceCase[] {
   return attentionSettings.map((setting) => ({

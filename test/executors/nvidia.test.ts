@@ -1,7 +1,7 @@
 import { describe, it } from 'vitest';
 import { loadDriver } from '../../src/executors/nvidia/bindings/driver.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
-import { cases } from './cases.ts';
+import { cases, longAttention } from './cases.ts';
 import { describeConformance } from './conformance.ts';
 import { nnCases } from './nn-cases.ts';
 
@@ -20,7 +20,12 @@ const reason = missing();
 if (reason === undefined) {
   // float32 against float64: a few units in the last place of the largest value.
   const executor = await openNvidiaExecutor({ precision: 'fp32' });
-  describeConformance('nvidia fp32', () => executor, { ...cases, ...nnCases }, { tolerance: 2e-6 });
+  describeConformance(
+    'nvidia fp32',
+    () => executor,
+    { ...cases, ...nnCases, longAttention },
+    { tolerance: 2e-6 },
+  );
 } else {
   describe('conformance of nvidia', () => {
     it.skip(`needs an NVIDIA GPU: ${reason}`, () => undefined);

@@ -1,12 +1,17 @@
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
-import { cases } from './cases.ts';
+import { cases, longAttention } from './cases.ts';
 import { describeConformance } from './conformance.ts';
 import { nnCases } from './nn-cases.ts';
 
 // float32 against float64: a few units in the last place of the largest value.
 const tolerance = 1e-6;
 
-describeConformance('onnx cpu', () => openOnnxExecutor(), { ...cases, ...nnCases }, { tolerance });
+describeConformance(
+  'onnx cpu',
+  () => openOnnxExecutor(),
+  { ...cases, ...nnCases, longAttention },
+  { tolerance },
+);
 
 // So little room for scores that every attention is computed in parts, by rows of the batch and by queries.
 const { attention, attentionGradient } = cases;

@@ -1,7 +1,11 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { lowerAttention, lowerAttentionGradient } from '../../../src/executors/nvidia/library/attention.ts';
+import { fastestSplits } from '../../../src/executors/nvidia/library/attention-splits.ts';
 import { type ConvolutionNode, lowerConvolution } from '../../../src/executors/nvidia/library/convolution.ts';
 import type { LibraryCall } from '../../../src/executors/nvidia/library/library-call.ts';
+import {
+  lowerAttention,
+  lowerAttentionGradient,
+} from '../../../src/executors/nvidia/library/lower-attention.ts';
 import { lowerMatmul } from '../../../src/executors/nvidia/library/matmul.ts';
 import { TokenBorders } from '../../../src/executors/nvidia/library/token-borders.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
@@ -98,6 +102,9 @@ const cases: readonly Case[] = [
   ...attentionCases([1, 64, 2, 16], 128),
   ...attentionCases([2, 32, 1, 16], 32, [0, 5, 5, 30, 2, 9, 20, 32]),
   ...attentionCases([1, 9, 2, 16], 9, [0, 4, 7]),
+  // The gradient in parts.
+  ...attentionCases([1, 2048, 2, 16], 20),
+  ...attentionCases([2, 3072, 1, 16], 5),
 ];
 
 /** How float tensors lie in memory: all as they are, all narrow, results wide or operands wide. */
@@ -117,6 +124,23 @@ it('whole rows of bf16 tokens are read and written where they are, packed ones o
   expect(new TokenBorders(context, rows, stored).scratch).toEqual({ q: 0, k: 0, dk: 2 * 2 * 9 * 48 });
   const packed = { ...rows, keys: 13, segments: 1 };
   expect(new TokenBorders(context, packed, stored).scratch.q).toBe(2 * 64 * 48);
+});
+
+it('the gradient takes queries in parts where few tiles of keys leave multiprocessors idle', () => {
+  const { queryParts } = fastestSplits(132);
+  const sizes = (rows: number, queries: number, keys: number, heads: number, segments?: number) =>
+    queryParts({ rows, queries, keys, heads, headSize: 128, segments, scale: 1 });
+  expect(sizes(1, 16384, 512, 9)).toBe(8);
+  expect(sizes(1, 16384, 512, 18)).toBe(8);
+  expect(sizes(4, 4096, 512, 9)).toBe(1);
+  expect(sizes(1, 16384, 16384, 9)).toBe(1);
+  expect(sizes(1, 16384, 512, 9, 3)).toBe(1);
+  expect(sizes(1, 1024, 512, 9)).toBe(1);
+  // Parts of whole tiles of queries.
+  expect(sizes(1, 32760, 512, 9)).toBe(1);
+  expect(sizes(1, 128 * 7 * 5, 512, 9)).toBe(7);
+  // What the cases above are meant for.
+  expect([sizes(1, 2048, 20, 2), sizes(2, 3072, 5, 1)]).toEqual([4, 6]);
 });
 
 describe.skipIf(reason !== undefined)(

@@ -1,10 +1,8 @@
-import { at, elementCount } from '../../../tensor/shape.ts';
-import { type Node, type NodeOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
+import type { DType } from '../../../tensor/dtype.ts';
 import type { Cudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
 import type { Kernel } from '../kernel.ts';
 import type { KernelCache, Launch } from '../kernel-cache.ts';
-import type { Storage } from '../storage.ts';
 import {
   type AttentionGraph,
   attentionBackward,
@@ -12,9 +10,10 @@ import {
   type BackwardNames,
   type ForwardNames,
 } from './attention-graph.ts';
+import type { AttentionSplits } from './attention-splits.ts';
 import type { CudnnTensor } from './cudnn-graph.ts';
 import { type LibraryCall, namedScratch } from './library-call.ts';
-import { TokenBorders } from './token-borders.ts';
+import { TokenBorders, type TokenName } from './token-borders.ts';
 import {
   type AttentionSizes,
   fullLengthsKernel,
@@ -32,38 +31,27 @@ export interface AttentionContext {
   readonly cudnn: Cudnn;
   readonly forwards: Map<string, AttentionGraph<ForwardNames>>;
   readonly backwards: Map<string, AttentionGraph<BackwardNames>>;
+  readonly splits: AttentionSplits;
 }
 
-/** Whether cuDNN has fast engines for an attention: computed in bf16, heads of 16 to 128 channels. */
-export function isCudnnAttention(node: Node): boolean {
-  if (node.op !== 'attention' && node.op !== 'attentionGradient') return false;
-  const [q, k] = node.operands;
-  const { headSize, queries, keys, scale, segments } = sizesOf(node);
-  const fits =
-    headSize % 16 === 0 && headSize <= 128 && queries > 1 && keys > 1 && scale > 0 && segments !== 0;
-  const isKnown = q.dtype === 'f32' || q.dtype === 'bf16';
-  return fits && isKnown && elementCount(q.shape) * elementCount(k.shape) > 0;
-}
+/** How the tensors of tokens lie in memory: f32 or bf16. */
+export type StoredTokens<Names extends TokenName> = Readonly<Record<Names, DType>>;
 
-/** Attention in bfloat16 through cuDNN; what is stored in f32 is converted on its way there and back. */
-export function lowerAttention(
+/**
+ * Attention in bfloat16 through cuDNN; what is stored in f32 is converted on its way there and back. Inputs: q, k, v and,
+ * if the sizes have any, segments. Outputs: y, log-sums.
+ */
+export function forwardCall(
   context: AttentionContext,
-  node: NodeOf<'attention'>,
-  storage: Storage,
+  sizes: AttentionSizes,
+  stored: StoredTokens<'q' | 'k' | 'v' | 'y'>,
 ): LibraryCall {
   const { device, kernels, cudnn } = context;
-  const sizes = sizesOf(node);
   const problem = problemOf(sizes, false);
   const planned = cached(context.forwards, problem, () => attentionForward(cudnn, problem));
   const { tensors, plan } = planned;
   const statisticBytes = statisticsBytes(sizes);
-  const [q, k, v] = node.operands;
-  const borders = new TokenBorders(context, sizes, {
-    q: storage(q),
-    k: storage(k),
-    v: storage(v),
-    y: storage(at(resultsOf(node), 0)),
-  });
+  const borders = new TokenBorders(context, sizes, stored);
   const scratch = namedScratch({
     ...borders.scratch,
     statistics: sizes.segments === undefined ? 0 : statisticBytes,
@@ -105,31 +93,22 @@ export function lowerAttention(
   };
 }
 
-/** Gradients of attention in bfloat16 through cuDNN, with conversions around it as in {@link lowerAttention}. */
-export function lowerAttentionGradient(
+/**
+ * Gradients of attention in bfloat16 through cuDNN, with conversions around it as in {@link forwardCall}. Inputs: q, k, v,
+ * y, log-sums, dy and, if the sizes have any, segments. Outputs: dq, dk, dv.
+ */
+export function gradientCall(
   context: AttentionContext,
-  node: NodeOf<'attentionGradient'>,
-  storage: Storage,
+  sizes: AttentionSizes,
+  stored: StoredTokens<TokenName>,
 ): LibraryCall {
   const { device, kernels, cudnn } = context;
-  const sizes = sizesOf(node);
   const problem = problemOf(sizes, true);
   const planned = cached(context.backwards, problem, () => attentionBackward(cudnn, problem));
   const { tensors, plan } = planned;
   const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);
-  const [q, k, v, y, , dy] = node.operands;
-  const [dq, dk, dv] = resultsOf(node) as [Tensor, Tensor, Tensor];
-  const borders = new TokenBorders(context, sizes, {
-    q: storage(q),
-    k: storage(k),
-    v: storage(v),
-    y: storage(y),
-    dy: storage(dy),
-    dq: storage(dq),
-    dk: storage(dk),
-    dv: storage(dv),
-  });
+  const borders = new TokenBorders(context, sizes, stored);
   const scratch = namedScratch({
     ...borders.scratch,
     dqSum: 2 * queryBytes,
@@ -197,20 +176,6 @@ interface IndexAddresses {
   readonly keyLengths: bigint;
   readonly tokenOffsets: bigint;
   readonly statisticOffsets: bigint;
-}
-
-function sizesOf(node: NodeOf<'attention' | 'attentionGradient'>): AttentionSizes {
-  const [q, k] = node.operands;
-  const segments = node.op === 'attention' ? node.operands[3] : node.operands[6];
-  return {
-    rows: at(q.shape, 0),
-    queries: at(q.shape, 1),
-    keys: at(k.shape, 1),
-    heads: at(q.shape, 2),
-    headSize: at(q.shape, 3),
-    segments: segments === undefined ? undefined : at(segments.shape, 1) - 1,
-    scale: node.attributes.scale,
-  };
 }
 
 /** Bytes of queries and of keys in bf16. */

@@ -4,15 +4,12 @@ import { type Cudnn, openCudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
 import type { KernelCache } from '../kernel-cache.ts';
 import type { Storage } from '../storage.ts';
-import {
-  type AttentionContext,
-  isCudnnAttention,
-  lowerAttention,
-  lowerAttentionGradient,
-} from './attention.ts';
+import type { AttentionContext } from './attention.ts';
+import { fastestSplits } from './attention-splits.ts';
 import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
 import { GemmLibrary } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
+import { isCudnnAttention, lowerAttention, lowerAttentionGradient } from './lower-attention.ts';
 import { lowerMatmul } from './matmul.ts';
 
 /** cuBLASLt and cuDNN on one GPU, with what was planned with them. */
@@ -38,6 +35,7 @@ export class Libraries {
       cudnn: this.cudnn,
       forwards: new Map(),
       backwards: new Map(),
+      splits: fastestSplits(device.multiprocessors),
     };
   }
 

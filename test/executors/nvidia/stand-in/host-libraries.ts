@@ -9,6 +9,7 @@ import type {
   BackwardNames,
   ForwardNames,
 } from '../../../../src/executors/nvidia/library/attention-graph.ts';
+import { fastestSplits } from '../../../../src/executors/nvidia/library/attention-splits.ts';
 import type {
   ConvolutionContext,
   CudnnConvolution,
@@ -53,6 +54,7 @@ export class HostLibraries {
       cudnn: {} as never,
       forwards: byProblem(plannedForward) as never,
       backwards: byProblem(plannedBackward) as never,
+      splits: fastestSplits(132),
     };
   }
 }

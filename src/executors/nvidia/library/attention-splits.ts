@@ -1,0 +1,42 @@
+import type { AttentionSizes } from './token-layout.ts';
+
+/** cuDNN's engines take keys, and queries, in tiles of this many. */
+const tile = 128;
+
+/** Parts of the queries are not made shorter than this. */
+const leastQueries = 512;
+
+/** What a tile of keys costs before its first query, in queries: fitted to measurements of 16,384 queries and 512 keys. */
+const tileStart = 512;
+
+/** Least gain that is worth the kernels around parts, in queries of one tile: about 0.03 ms on an H100. */
+const leastGain = 1024;
+
+/** How an attention is cut into runs of cuDNN. The result is the same; what is fastest depends on sizes and GPU. */
+export interface AttentionSplits {
+  /** In how many parts, a divisor of their number, the gradient takes the queries of each row; 1: all at once. */
+  readonly queryParts: (sizes: AttentionSizes) => number;
+}
+
+/** The fastest splits for a GPU with so many multiprocessors. */
+export function fastestSplits(multiprocessors: number): AttentionSplits {
+  return { queryParts: (sizes) => queryParts(sizes, multiprocessors) };
+}
+
+/**
+ * The backward engine gives each multiprocessor a tile of keys and all queries. Where there are few tiles, parts of the
+ * queries beside each other keep the others busy. The time is that of the tiles one multiprocessor works off in turn.
+ */
+function queryParts(
+  { rows, queries, keys, heads, segments }: AttentionSizes,
+  multiprocessors: number,
+): number {
+  const tiles = rows * heads * Math.ceil(keys / tile);
+  if (segments !== undefined || tiles >= multiprocessors) return 1;
+  const cost = (parts: number) =>
+    Math.ceil((tiles * parts) / multiprocessors) * (queries / parts + tileStart);
+  let best = 1;
+  for (let parts = 2; queries / parts >= leastQueries; parts++)
+    if (queries % (parts * tile) === 0 && cost(parts) < cost(best)) best = parts;
+  return cost(1) - cost(best) > leastGain ? best : 1;
+}
