@@ -13,7 +13,7 @@ import type { Storage } from '../../../src/executors/nvidia/storage.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
 import type { DType } from '../../../src/tensor/dtype.ts';
 import { fromFloat32, type HostTensor, hostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
-import type { Shape } from '../../../src/tensor/shape.ts';
+import { elementCount, type Shape } from '../../../src/tensor/shape.ts';
 import { apply, type NodeOf, operandsOf, resultsOf, type Tensor } from '../../../src/tensor/tensor.ts';
 import { trace } from '../../../src/tensor/trace.ts';
 import type { Op } from '../../../src/tensor/vocabulary.ts';
@@ -87,6 +87,20 @@ function attentionCases(q: Shape, keys: number, segments?: readonly number[]): C
   ];
 }
 
+/** Attention to so many keys that those beyond whole tiles have a run of their own; all but 200 keys have score 0. */
+function manyKeysCases(): Case[] {
+  const [q, kv] = [f32([2, 4, 2, 16]), [2, 24_676, 2, 16]];
+  const spoken = (name: string): CaseInput => {
+    const values = new Array<number>(elementCount(kv)).fill(0);
+    const { data } = inputValues(f32([2, 200, 2, 16]), name);
+    for (const row of [0, 1])
+      for (let i = 0; i < 6400; i++) values[(row + 1) * 24_676 * 32 - 6400 + i] = data[row * 6400 + i]!;
+    return { shape: kv, dtype: 'f32', source: values };
+  };
+  const inputs = [q, spoken('keys'), spoken('values')];
+  return [{ name: 'attention to many keys', op: 'attention', inputs, attributes: { scale: 2 } }];
+}
+
 const cases: readonly Case[] = [
   matmulCase([3, 5], [5, 4]),
   matmulCase([6, 3, 5], [5, 4]),
@@ -105,6 +119,7 @@ const cases: readonly Case[] = [
   // The gradient in parts.
   ...attentionCases([1, 2048, 2, 16], 20),
   ...attentionCases([2, 3072, 1, 16], 5),
+  ...manyKeysCases(),
 ];
 
 /** How float tensors lie in memory: all as they are, all narrow, results wide or operands wide. */
@@ -141,6 +156,15 @@ it('the gradient takes queries in parts where few tiles of keys leave multiproce
   expect(sizes(1, 128 * 7 * 5, 512, 9)).toBe(7);
   // What the cases above are meant for.
   expect([sizes(1, 2048, 20, 2), sizes(2, 3072, 5, 1)]).toEqual([4, 6]);
+});
+
+it('attention gives keys beyond whole tiles a run of their own where there are many', () => {
+  const { lateKeys } = fastestSplits(132);
+  const late = (keys: number, segments?: number) =>
+    lateKeys({ rows: 1, queries: 4, keys, heads: 2, headSize: 16, segments, scale: 1 });
+  expect([late(32_760), late(32_768), late(32_769), late(4095), late(32_760, 2)]).toEqual([120, 0, 0, 0, 0]);
+  // What the case above is meant for.
+  expect(late(24_676)).toBe(100);
 });
 
 describe.skipIf(reason !== undefined)(

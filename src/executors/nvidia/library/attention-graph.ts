@@ -7,6 +7,8 @@ export interface AttentionProblem {
   readonly heads: number;
   readonly queries: number;
   readonly keys: number;
+  /** Keys from the first of one item to the first of the next in memory. Default: `keys`. */
+  readonly keyStep?: number;
   readonly headSize: number;
   readonly scale: number;
   /** Whether items have lengths of their own, at most `queries` and `keys`. */
@@ -79,7 +81,7 @@ export function attentionBackward(cudnn: Cudnn, problem: AttentionProblem): Atte
   const untransposed = graph.reshape(
     k,
     graph.virtual([batch, heads, keys, headSize], {
-      strides: builder.strides(keys),
+      strides: builder.keyStrides(),
       ...(builder.offsets && { ragged: builder.offsets.tokens }),
     }),
   );
@@ -123,10 +125,15 @@ class AttentionBuilder {
     return this.graph.virtual([batch, heads, queries, 1], { strides: [heads * queries, queries, 1, 1] });
   };
 
-  /** Strides of tokens of heads of channels, as our tensors lie in memory. */
-  strides(tokens: number): number[] {
+  /** Strides of tokens of heads of channels, as our tensors lie in memory. @param step tokens from item to item. */
+  strides(step: number): [item: number, head: number, token: number, channel: number] {
     const { heads, headSize } = this.problem;
-    return [tokens * heads * headSize, headSize, heads * headSize, 1];
+    return [step * heads * headSize, headSize, heads * headSize, 1];
+  }
+
+  keyStrides() {
+    const { keys, keyStep = keys } = this.problem;
+    return this.strides(keyStep);
   }
 
   queries(): CudnnTensor {
@@ -137,7 +144,7 @@ class AttentionBuilder {
   /** Keys or values; transposed, its last two axes are swapped. */
   keys(isTransposed: boolean): CudnnTensor {
     const { batch, heads, keys, headSize } = this.problem;
-    const [b, h, t, c] = this.strides(keys) as [number, number, number, number];
+    const [b, h, t, c] = this.keyStrides();
     return isTransposed
       ? this.tokens([batch, heads, headSize, keys], [b, h, c, t])
       : this.tokens([batch, heads, keys, headSize], [b, h, t, c]);

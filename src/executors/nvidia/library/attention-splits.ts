@@ -12,15 +12,27 @@ const tileStart = 512;
 /** Least gain that is worth the kernels around parts, in queries of one tile: about 0.03 ms on an H100. */
 const leastGain = 1024;
 
+/** Fewest keys for which the forward pass is cut: the merging of two results costs as much at about 15,000. */
+const leastKeys = 24_576;
+
 /** How an attention is cut into runs of cuDNN. The result is the same; what is fastest depends on sizes and GPU. */
 export interface AttentionSplits {
+  /** How many of the last keys the forward pass takes in a run of their own; 0: none. */
+  readonly lateKeys: (sizes: AttentionSizes) => number;
   /** In how many parts, a divisor of their number, the gradient takes the queries of each row; 1: all at once. */
   readonly queryParts: (sizes: AttentionSizes) => number;
 }
 
 /** The fastest splits for a GPU with so many multiprocessors. */
 export function fastestSplits(multiprocessors: number): AttentionSplits {
-  return { queryParts: (sizes) => queryParts(sizes, multiprocessors) };
+  return { lateKeys, queryParts: (sizes) => queryParts(sizes, multiprocessors) };
+}
+
+/** The forward engine is slower throughout when keys do not fill its last tile: those are left to another run. */
+function lateKeys({ keys, segments }: AttentionSizes): number {
+  const late = keys % tile;
+  // A single key is none for cuDNN.
+  return segments === undefined && keys >= leastKeys && late > 1 ? late : 0;
 }
 
 /**

@@ -61,7 +61,11 @@ export function forwardCall(
   const toHeads = statisticsKernel(sizes, 'heads');
   return {
     scratch: scratch.sizes,
-    kernels: [...borders.conversions, ...indexKernels(sizes), toHeads],
+    kernels: [
+      ...borders.conversions,
+      ...indexKernels(sizes, problem.hasLengths),
+      ...(sizes.segments === undefined ? [] : [toHeads]),
+    ],
     bind: (addresses) => {
       const [q, k, v, segments] = addresses.inputs as [bigint, bigint, bigint, bigint?];
       const [y, logSum] = addresses.outputs as [bigint, bigint];
@@ -120,7 +124,11 @@ export function gradientCall(
   const toTokens = statisticsKernel(sizes, 'tokens');
   return {
     scratch: scratch.sizes,
-    kernels: [...borders.conversions, ...indexKernels(sizes), toTokens],
+    kernels: [
+      ...borders.conversions,
+      ...indexKernels(sizes, problem.hasLengths),
+      ...(sizes.segments === undefined ? [] : [toTokens]),
+    ],
     bind: (addresses) => {
       const [q, k, v, y, logSum, dy, segments] = addresses.inputs as [
         bigint,
@@ -192,7 +200,8 @@ function indexSizes(sizes: AttentionSizes): Record<keyof IndexAddresses, number>
   return { queryLengths: lengths, keyLengths: lengths, tokenOffsets: offsets, statisticOffsets: offsets };
 }
 
-function indexKernels(sizes: AttentionSizes): Kernel[] {
+function indexKernels(sizes: AttentionSizes, hasLengths: boolean): Kernel[] {
+  if (!hasLengths) return [];
   return [sizes.segments === undefined ? fullLengthsKernel(sizes) : segmentKernel(sizes)];
 }
 

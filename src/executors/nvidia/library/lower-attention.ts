@@ -2,6 +2,7 @@ import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Storage } from '../storage.ts';
 import { type AttentionContext, forwardCall, gradientCall } from './attention.ts';
+import { forwardByKeys } from './attention-by-keys.ts';
 import { gradientByQueries } from './attention-by-queries.ts';
 import type { LibraryCall } from './library-call.ts';
 import type { AttentionSizes } from './token-layout.ts';
@@ -17,7 +18,7 @@ export function isCudnnAttention(node: Node): boolean {
   return fits && isKnown && elementCount(q.shape) * elementCount(k.shape) > 0;
 }
 
-/** Attention by cuDNN, {@link isCudnnAttention} given. */
+/** Attention by cuDNN, in two runs where that is faster; {@link isCudnnAttention} given. */
 export function lowerAttention(
   context: AttentionContext,
   node: NodeOf<'attention'>,
@@ -25,7 +26,9 @@ export function lowerAttention(
 ): LibraryCall {
   const [q, k, v] = node.operands;
   const stored = { q: storage(q), k: storage(k), v: storage(v), y: storage(at(resultsOf(node), 0)) };
-  return forwardCall(context, sizesOf(node), stored);
+  const sizes = sizesOf(node);
+  const late = context.splits.lateKeys(sizes);
+  return late > 0 ? forwardByKeys(context, sizes, stored, late) : forwardCall(context, sizes, stored);
 }
 
 /** Gradients of attention by cuDNN, in parts where that is faster. */

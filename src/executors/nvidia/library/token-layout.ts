@@ -10,6 +10,8 @@ export interface AttentionSizes {
   readonly rows: number;
   readonly queries: number;
   readonly keys: number;
+  /** Keys from one row's first to the next one's in memory, if there are others between. Default: `keys`. */
+  readonly keyStep?: number;
   readonly heads: number;
   readonly headSize: number;
   /** Segments in each row; undefined for attention over whole rows. */
@@ -19,8 +21,8 @@ export interface AttentionSizes {
 
 /** The attention as cuDNN is given it: each segment is an item of its own, packed after one another. */
 export function problemOf(sizes: AttentionSizes, isBackward: boolean): AttentionProblem {
-  const { rows, queries, keys, heads, headSize, segments, scale } = sizes;
-  const common = { heads, queries, keys, headSize, scale };
+  const { rows, queries, keys, keyStep, heads, headSize, segments, scale } = sizes;
+  const common = { heads, queries, keys, ...(keyStep && { keyStep }), headSize, scale };
   if (segments === undefined) {
     // Without full lengths, engines of the backward pass read past keys that do not fill a tile of 128.
     return { ...common, batch: rows, hasLengths: isBackward && keys % 128 !== 0 };

@@ -209,7 +209,7 @@ interface Item {
 }
 
 function itemsOf(problem: AttentionProblem, address: (name: IndexName) => bigint): readonly Item[] {
-  const { batch, queries, keys, heads, headSize, hasLengths, packedTokens } = problem;
+  const { batch, queries, keys, keyStep = keys, heads, headSize, hasLengths, packedTokens } = problem;
   const integers = (name: IndexName, bytes: 4 | 8, index: number) => {
     const view = bytesAt(address(name) + BigInt(bytes * index), bytes);
     const data = new DataView(view.buffer, view.byteOffset, bytes);
@@ -221,7 +221,7 @@ function itemsOf(problem: AttentionProblem, address: (name: IndexName) => bigint
         queries: hasLengths ? integers('queryLengths', 4, i) : queries,
         keys: hasLengths ? integers('keyLengths', 4, i) : keys,
         queryStart: i * queries * heads * headSize,
-        keyStart: i * keys * heads * headSize,
+        keyStart: i * keyStep * heads * headSize,
         statistic: (query, head) => (i * heads + head) * queries + query,
         problem,
       };
