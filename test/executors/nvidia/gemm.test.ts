@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { libraryPathVariable } from '../../../src/executors/nvidia/bindings/discovery.ts';
 import { NativeMemory } from '../../../src/executors/nvidia/bindings/native.ts';
 import type { Device } from '../../../src/executors/nvidia/device.ts';
+import { cacheVariable } from '../../../src/executors/nvidia/disk-cache.ts';
 import { type Gemm, GemmLibrary } from '../../../src/executors/nvidia/library/gemm.ts';
 import { bytesPerElement, type DType } from '../../../src/tensor/dtype.ts';
 import { bytesOf, fromFloat32, type HostTensor, toFloat32, zeros } from '../../../src/tensor/host-tensor.ts';
@@ -44,7 +45,8 @@ describe.skipIf(reason !== undefined)(
   `cuBLASLt by its stand-in${reason === undefined ? '' : `: ${reason}`}`,
   () => {
     const folder = mkdtempSync(join(tmpdir(), 'zoetrope-cublaslt-'));
-    const before = process.env[libraryPathVariable];
+    const changed = { [libraryPathVariable]: folder, [cacheVariable]: folder };
+    const before = Object.keys(changed).map((name) => [name, process.env[name]] as const);
     /** What is timed next, in milliseconds. */
     const times: number[] = [];
     let library: GemmLibrary;
@@ -53,13 +55,14 @@ describe.skipIf(reason !== undefined)(
       const options = ['-O2', '-shared', '-fPIC', '-o', join(folder, 'libcublasLt.so.13'), source, '-lm'];
       const made = spawnSync('gcc', options);
       expect(made.stderr.toString()).toBe('');
-      process.env[libraryPathVariable] = folder;
+      Object.assign(process.env, changed);
       library = new GemmLibrary(hostDevice(times), 'bf16');
     });
     afterAll(() => {
       library.dispose();
-      if (before === undefined) delete process.env[libraryPathVariable];
-      else process.env[libraryPathVariable] = before;
+      for (const [name, value] of before)
+        if (value === undefined) delete process.env[name];
+        else process.env[name] = value;
       rmSync(folder, { recursive: true });
     });
 
@@ -114,6 +117,23 @@ describe.skipIf(reason !== undefined)(
       // Known from now on.
       expect(library.isGain(large)).toBe(true);
       expect(library.plan(large).milliseconds).toBe(5);
+    });
+
+    it('times a product once for a GPU, a precision and an epilogue, and keeps that on disk', () => {
+      const large: Gemm = { ...plain, m: 128, n: 512, k: 512 };
+      const opened = (precision: 'bf16' | 'tf32' = 'bf16') => new GemmLibrary(hostDevice(times), precision);
+      times.push(9, 8, 3, 8, 8, 8);
+      expect(opened().plan(large).milliseconds).toBe(3);
+      expect(opened().plan(large).milliseconds).toBe(3);
+      expect(() => opened().plan({ ...large, epilogue: 'bias' })).toThrow('no algorithm of cuBLASLt runs');
+      times.push(6, 6, 2, 6, 6, 6);
+      expect(opened('tf32').plan(large).milliseconds).toBe(2);
+      // What is damaged is found anew.
+      const files = join(folder, 'products');
+      for (const file of readdirSync(files)) writeFileSync(join(files, file), 'short');
+      times.push(9, 8, 7, 8, 8, 8);
+      expect(opened().plan(large).milliseconds).toBe(7);
+      expect(times).toEqual([]);
     });
   },
 );

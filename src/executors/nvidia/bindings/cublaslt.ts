@@ -85,7 +85,7 @@ export const preferenceAttributes = {
 } as const;
 
 /** Layout of `cublasLtMatmulHeuristicResult_t`: the algorithm is first, the fields are at these bytes. */
-export const heuristicResult = { bytes: 96, workspaceAt: 64, statusAt: 72 } as const;
+export const heuristicResult = { bytes: 96, algorithmBytes: 64, workspaceAt: 64, statusAt: 72 } as const;
 
 /** The functions of cuBLASLt, a handle, and the check of their status. */
 export type CublasLt = ReturnType<typeof openCublasLt>;

@@ -13,6 +13,7 @@ import {
 } from '../bindings/cublaslt.ts';
 import { NativeMemory } from '../bindings/native.ts';
 import type { Device } from '../device.ts';
+import { DiskCache } from '../disk-cache.ts';
 import type { Launch } from '../kernel-cache.ts';
 
 /** Element types that cuBLASLt multiplies; sums are in float32. */
@@ -74,6 +75,7 @@ export class GemmLibrary {
   private readonly workspace: bigint;
   private readonly plans = new Map<string, GemmPlan>();
   private readonly gains = new Map<string, boolean>();
+  private readonly choices = new DiskCache('products', 'algorithm');
 
   constructor(device: Device, precision: Precision) {
     this.device = device;
@@ -91,7 +93,7 @@ export class GemmLibrary {
     if (known !== undefined) return known;
     const plan = new GemmPlan(this.lt, gemm, this.precision, this.device.stream, this.workspace);
     const size = gemm.m * gemm.n * gemm.k * gemm.batch;
-    if (this.precision !== 'fp32' && size >= smallestTimed) this.tune(plan, gemm);
+    if (this.precision !== 'fp32' && size >= smallestTimed) this.choose(plan, gemm, key);
     this.plans.set(key, plan);
     return plan;
   }
@@ -131,6 +133,15 @@ export class GemmLibrary {
     } finally {
       for (const block of [from, to]) memory.release(block);
     }
+  }
+
+  /** Takes the algorithm that was the fastest before with this GPU and version, if it is among those that there are. */
+  private choose(plan: GemmPlan, gemm: Gemm, problem: string): void {
+    const key = [this.device.name, this.version, this.precision, problem].join('\n');
+    const known = this.choices.read(key);
+    if (known !== undefined && plan.adopt(known)) return;
+    this.tune(plan, gemm);
+    this.choices.write(key, plan.choice());
   }
 
   /** Times the algorithms on memory of their own and keeps the fastest. */
@@ -213,6 +224,23 @@ export class GemmPlan {
     this.milliseconds = best;
   }
 
+  /** The algorithm that was chosen and its time, as bytes for {@link adopt}. */
+  choice(): Uint8Array {
+    const time = new Float64Array([this.milliseconds ?? Number.NaN]);
+    return Buffer.concat([this.algorithm(this.chosen), new Uint8Array(time.buffer)]);
+  }
+
+  /** Chooses the algorithm that was chosen before. @returns whether it is among those that there are. */
+  adopt(choice: Uint8Array): boolean {
+    const { algorithmBytes } = heuristicResult;
+    const known = Buffer.from(choice);
+    if (known.length !== algorithmBytes + 8) return false;
+    const all = Array.from({ length: this.count }, (_, index) => this.algorithm(index));
+    const index = all.findIndex((one) => known.subarray(0, algorithmBytes).equals(one));
+    if (index >= 0) [this.chosen, this.milliseconds] = [index, known.readDoubleLE(algorithmBytes)];
+    return index >= 0;
+  }
+
   /** A launch on fixed addresses. */
   bind(a: bigint, b: bigint, y: bigint, epilogue?: EpilogueAddresses): Launch {
     return this.bindAlgorithm(this.chosen, a, b, y, epilogue);
@@ -223,7 +251,7 @@ export class GemmPlan {
     const { lt, descriptor, layouts, workspace, stream } = this;
     const pointing = epilogue === undefined ? [] : this.pointTo(epilogue);
     const [layoutA, layoutB, layoutY] = layouts;
-    const algorithm = this.results.bytes.subarray(index * heuristicResult.bytes);
+    const algorithm = this.algorithm(index);
     return () => {
       for (const point of pointing) point();
       const status = lt.cublasLtMatmul(
@@ -246,6 +274,11 @@ export class GemmPlan {
       );
       lt.check(status, 'cublasLtMatmul');
     };
+  }
+
+  private algorithm(index: number): Uint8Array {
+    const start = index * heuristicResult.bytes;
+    return this.results.bytes.subarray(start, start + heuristicResult.algorithmBytes);
   }
 
   private set(attribute: number, value: NativeMemory, bytes: number): void {
