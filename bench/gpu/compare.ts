@@ -23,7 +23,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { precisions } from '../../src/executors/executor.ts';
-import { cacheVariable } from '../../src/executors/nvidia/kernel-cache.ts';
+import { cacheVariable } from '../../src/executors/nvidia/disk-cache.ts';
 import { type BenchCase, type CaseName, cases, operations, tinyCase } from './cases.ts';
 import { type Answers, type OurSettings, type PeerSettings, Side } from './protocol.ts';
 

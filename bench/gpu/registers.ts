@@ -10,7 +10,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
-import type { Kernel } from '../../src/executors/nvidia/kernel.ts';
+import type { Kernel, TakesTail } from '../../src/executors/nvidia/kernel.ts';
+import { gemmOfTail } from '../../src/executors/nvidia/library/matmul.ts';
 import { narrowed } from '../../src/executors/nvidia/narrowing.ts';
 import { prelude } from '../../src/executors/nvidia/plain/prelude.ts';
 import { ownStorage, storedBytes } from '../../src/executors/nvidia/storage.ts';
@@ -27,10 +28,11 @@ if (step === undefined) throw new Error(`${file} has no batches`);
 const { graph } = step.traced;
 const prepared = prepare(makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames));
 const takes = ({ op }: Node) => /^(matmul|convolution|attention)/.test(op);
+const takesTail: TakesTail = (tail, storedAs) => gemmOfTail(tail, storedAs) !== undefined;
 const { graph: cut, storage } =
-  precision === 'bf16' ? narrowed(prepared, takes) : { graph: prepared, storage: ownStorage };
+  precision === 'bf16' ? narrowed(prepared, takes, takesTail) : { graph: prepared, storage: ownStorage };
 const found = new Map<string, { readonly kernel: Kernel; bytes: number; count: number }>();
-for (const stage of fusedPartition(cut, { takes, storage })) {
+for (const stage of fusedPartition(cut, { takes, takesTail, storage })) {
   if (stage.kind !== 'kernel') continue;
   const { kernel } = stage;
   const entry = found.get(kernel.name) ?? { kernel, bytes: 0, count: 0 };

@@ -9,7 +9,8 @@
 import type { LatentCache } from '../../src/data/latent-cache.ts';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
-import type { Partition, Stage } from '../../src/executors/nvidia/kernel.ts';
+import type { Partition, Stage, TakesTail } from '../../src/executors/nvidia/kernel.ts';
+import { gemmOfTail } from '../../src/executors/nvidia/library/matmul.ts';
 import { narrowed, storageReport } from '../../src/executors/nvidia/narrowing.ts';
 import { partition } from '../../src/executors/nvidia/plain/partition.ts';
 import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
@@ -63,10 +64,11 @@ const libraries: readonly Node['op'][] = [
 const { graph, donate } = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
 const takes = ({ op }: Node) => libraries.includes(op);
+const takesTail: TakesTail = (tail, storage) => gemmOfTail(tail, storage) !== undefined;
 const asTyped = (given: typeof graph) => ({ graph: given, storage: ownStorage });
 report('f32, a kernel for each node', asTyped(inlined), partition);
 report('f32, fused', asTyped(prepare(inlined)), fusedPartition);
-const narrow = narrowed(prepare(inlined), takes);
+const narrow = narrowed(prepare(inlined), takes, takesTail);
 const stages = report('bf16, fused', narrow, fusedPartition);
 for (const { dtype, reason, tensors, bytes } of storageReport(stages, narrow))
   console.log(`${gigabytes(bytes).padStart(10)} ${dtype} ${reason}, ${tensors} tensors`);
@@ -77,7 +79,7 @@ function report(
   cut: Partition,
 ): readonly Stage[] {
   const start = performance.now();
-  const stages = cut(given, { takes, storage });
+  const stages = cut(given, { takes, takesTail, storage });
   const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
   const { arenaBytes } = planProgram(given, stages, donate, lower, storage);
   const groups = new Map<string, { count: number; bytes: number }>();

@@ -13,6 +13,7 @@ import {
 import { linear, linearSpec, mlp, mlpSpec } from '../../src/nn/linear.ts';
 import type { Parameters } from '../../src/nn/parameters.ts';
 import { transformerBlock, transformerBlockSpec } from '../../src/nn/transformer-block.ts';
+import { gelu, matmul } from '../../src/tensor/functions.ts';
 import type { TensorType } from '../../src/tensor/shape.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
 import { block } from '../../src/tensor/trace.ts';
@@ -61,8 +62,30 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
   linear: [
     layer('vectors', linearSpec(5, 3), [f32([4, 5])], linear),
     layer('tokens', linearSpec(5, 3), [f32([2, 3, 5])], linear),
+    layer('eights', linearSpec(16, 24), [f32([8, 16])], linear),
+    layer('one column', linearSpec(4, 1), [f32([3, 4])], linear),
+    layer('two', { a: linearSpec(5, 8), b: linearSpec(8, 3) }, [f32([2, 3, 5])], ({ a, b }, x) =>
+      linear(b, linear(a, x!)),
+    ),
+    layer('for each row', { a: linearSpec(5, 6), b: linearSpec(6, 3) }, [f32([2, 1, 5])], ({ a, b }, x) =>
+      linear(b, linear(a, x!).add(linear(a, x!.mul(0.5)).tanh())),
+    ),
   ],
-  mlp: [layer('tokens', mlpSpec(4, 9), [f32([2, 3, 4])], mlp)],
+  mlp: [
+    layer('tokens', mlpSpec(4, 9), [f32([2, 3, 4])], mlp),
+    layer('eights', mlpSpec(8, 16), [f32([2, 3, 8])], mlp),
+    layer('one token', mlpSpec(3, 8), [f32([1, 3])], mlp),
+    layer('one column', mlpSpec(3, 1), [f32([4, 3])], mlp),
+    {
+      name: 'with what gelu is taken of',
+      inputs: [f32([5, 4]), f32([4, 8]), f32([8]), f32([8, 3])],
+      build: (x, w, b, v) => {
+        const sum = b!.add(matmul(x!, w!));
+        return [matmul(gelu(sum), v!), sum, sum.reshape([40]).slice(0, 3, 9)];
+      },
+      looseness: 20,
+    },
+  ],
   selfAttention: [
     layer('plain', selfAttentionSpec(8, 4), [f32([2, 6, 8]), turns, turns], (p, x, a, b) =>
       selfAttention(p, x!, layout(a!, b!)),

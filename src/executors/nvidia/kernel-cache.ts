@@ -1,15 +1,9 @@
-import { createHash } from 'node:crypto';
-import { mkdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
-import { homedir } from 'node:os';
-import { join } from 'node:path';
 import { maxDynamicSharedBytes } from './bindings/driver.ts';
 import { NativeMemory } from './bindings/native.ts';
 import { Compiler } from './bindings/nvrtc.ts';
 import type { Device } from './device.ts';
+import { DiskCache } from './disk-cache.ts';
 import type { Kernel } from './kernel.ts';
-
-/** A folder in place of `~/.cache/zoetrope`. */
-export const cacheVariable = 'ZOETROPE_CACHE';
 
 /** Dynamic shared memory that every kernel may have without asking. */
 const freeSharedBytes = 48 * 1024;
@@ -28,13 +22,12 @@ export class KernelCache {
   private readonly loading = new Map<string, Promise<void>>();
   private readonly functions = new Map<string, bigint>();
   private readonly modules: bigint[] = [];
-  private readonly folder: string;
+  private readonly compiled = new DiskCache('kernels', 'cubin');
 
   /** @param prelude source that stands before every kernel. */
   constructor(device: Device, prelude: string) {
     this.device = device;
     this.prelude = prelude;
-    this.folder = join(process.env[cacheVariable] ?? join(homedir(), '.cache', 'zoetrope'), 'kernels');
   }
 
   /** Compiles and loads what is not known yet, several at a time. */
@@ -100,30 +93,14 @@ export class KernelCache {
 
   private async machineCode(name: string, source: string): Promise<Uint8Array> {
     const { architecture } = this.device;
-    const hash = createHash('sha256').update(`${architecture}\n${this.compiler.version}\n${source}`);
-    const file = join(this.folder, `${hash.digest('hex')}.cubin`);
-    try {
-      return readFileSync(file);
-    } catch {
-      // Not compiled before.
-    }
+    const key = `${architecture}\n${this.compiler.version}\n${source}`;
+    const known = this.compiled.read(key);
+    if (known !== undefined) return known;
     const code = await this.compiler.compile(source, architecture).catch((error: unknown) => {
       const message = error instanceof Error ? error.message : String(error);
       throw new Error(`kernel ${name}: ${message}\n${source}`);
     });
-    this.store(file, code);
+    this.compiled.write(key, code);
     return code;
-  }
-
-  /** A cache that cannot be written costs time, not the run. */
-  private store(file: string, code: Uint8Array): void {
-    try {
-      mkdirSync(this.folder, { recursive: true });
-      const temporary = `${file}.${process.pid}.tmp`;
-      writeFileSync(temporary, code);
-      renameSync(temporary, file);
-    } catch {
-      return;
-    }
   }
 }

@@ -1,5 +1,6 @@
-import type { Graph, Node, Tensor } from '../../tensor/tensor.ts';
+import { type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Storage } from './storage.ts';
+import { resultsOfTail, type Tail } from './tails.ts';
 
 /**
  * One CUDA kernel with all shapes baked in. Its parameters are pointers: those of the inputs, then of the outputs.
@@ -37,17 +38,42 @@ export type Stage =
       readonly inputs: readonly Tensor[];
       readonly outputs: readonly Tensor[];
     }
-  /** Leaves a node to cuBLASLt or cuDNN: all its operands are needed in memory; all its results are made. */
-  | { readonly kind: 'library'; readonly node: Node }
+  /**
+   * Leaves a node to cuBLASLt or cuDNN: all its operands are needed in memory; all its results are made. With a tail, what the
+   * tail makes is made in their place.
+   */
+  | LibraryStage
   /** `output` is `input` in memory under another shape: a reshape. Free. */
   | { readonly kind: 'view'; readonly input: Tensor; readonly output: Tensor }
   /** A constant that a later stage reads from memory; constants that kernels contain as numbers have no stage. */
   | { readonly kind: 'constant'; readonly node: Node; readonly output: Tensor };
 
+/** A stage that libraries compute. */
+export interface LibraryStage {
+  readonly kind: 'library';
+  readonly node: Node;
+  readonly tail?: Tail;
+}
+
+/** What a library reads from memory. */
+export function operandsOfCall({ node, tail }: LibraryStage): readonly Tensor[] {
+  return tail === undefined ? operandsOf(node) : [...operandsOf(node), tail.bias];
+}
+
+/** What a library makes in memory. */
+export function resultsOfCall({ node, tail }: LibraryStage): readonly Tensor[] {
+  return tail === undefined ? resultsOf(node) : resultsOfTail(tail);
+}
+
+/** Whether a library computes a product together with its tail, the tensors being stored so. */
+export type TakesTail = (tail: Tail, storage: Storage) => boolean;
+
 /** What the partition asks the runtime. */
 export interface PartitionPolicy {
   /** Whether a library computes this node; a kernel must do all others. */
   readonly takes: (node: Node) => boolean;
+  /** Default: no tails. */
+  readonly takesTail?: TakesTail;
   /** How tensors lie in memory. Default: in their own dtype. */
   readonly storage?: Storage;
 }

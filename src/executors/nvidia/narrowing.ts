@@ -13,8 +13,9 @@ import {
   type Tensor,
 } from '../../tensor/tensor.ts';
 import { isCollective } from './collectives.ts';
-import type { Stage } from './kernel.ts';
+import { resultsOfCall, type Stage, type TakesTail } from './kernel.ts';
 import { type Storage, storedBytes } from './storage.ts';
+import { resultsOfTail, tailsOf } from './tails.ts';
 
 /** Why a tensor lies in memory as it does. */
 export type StorageReason =
@@ -46,10 +47,16 @@ export interface NarrowedGraph {
  * in f32; kernels compute in f32; what lies in memory between them is bf16, except for what {@link StorageReason} names.
  * The model's own types do not change. A tensor that is stored in f32 and that a product reads is copied to bf16 once,
  * whatever the number of products that read it.
+ * A bias that a product adds is read as what the product makes is stored.
  * @param takes whether a library computes a node.
+ * @param takesTail whether it computes what follows a product too.
  */
-export function narrowed(graph: Graph, takes: (node: Node) => boolean): NarrowedGraph {
-  const copied = withCopies(graph, takes, new StorageChoice(graph, takes));
+export function narrowed(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  takesTail: TakesTail = () => false,
+): NarrowedGraph {
+  const copied = withCopies(graph, takes, takesTail, new StorageChoice(graph, takes));
   const choice = new StorageChoice(copied, takes);
   return {
     graph: copied,
@@ -86,7 +93,7 @@ function madeBy(stage: Stage): readonly Tensor[] {
     case 'kernel':
       return stage.outputs;
     case 'library':
-      return resultsOf(stage.node);
+      return resultsOfCall(stage);
     default:
       return [];
   }
@@ -196,7 +203,8 @@ class StorageChoice {
       wanted(user, operand, this.takes),
     );
     if (uses.length > 0 && uses.every((use) => use === 'f32')) return 'kernel';
-    if (!this.exact.has(tensor)) return isCopy(node) ? 'operand' : 'activation';
+    if (isCopy(node)) return 'operand';
+    if (!this.exact.has(tensor)) return 'activation';
     return uses.length > 0 && uses.every((use) => use === 'bf16') ? 'operand' : 'exact';
   }
 }
@@ -224,13 +232,19 @@ function wanted(node: Node, index: number, takes: (node: Node) => boolean): 'f32
   }
 }
 
-/** The graph with copies where a product or an exchange wants a tensor stored otherwise than it is. */
-function withCopies(graph: Graph, takes: (node: Node) => boolean, choice: StorageChoice): Graph {
+/** The graph with copies where a product, its bias or an exchange wants a tensor stored otherwise than it is. */
+function withCopies(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  takesTail: TakesTail,
+  choice: StorageChoice,
+): Graph {
   const copies = { f32: new TensorMap<Tensor>(), bf16: new TensorMap<Tensor>() };
+  const biases = narrowBiases(graph, takes, takesTail, (tensor) => choice.storage(tensor));
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
-    if (!isProduct(node) && !isCollective(node)) return undefined;
+    if (!isProduct(node) && !isCollective(node) && !biases.has(node)) return undefined;
     const given = operandsOf(node).map((original, index) => {
-      const want = wanted(node, index, takes);
+      const want = biases.get(node) === original ? 'bf16' : wanted(node, index, takes);
       const operand = at(operands, index);
       const fits = operand.dtype !== 'f32' || want === undefined || choice.storage(original) === want;
       return fits ? operand : copyOf(operand, copies[want]);
@@ -239,6 +253,21 @@ function withCopies(graph: Graph, takes: (node: Node) => boolean, choice: Storag
     return apply(node.op as 'matmul', given as [Tensor, Tensor], node.attributes as never, node.origin);
   });
   return makeGraph(graph.name, graph.inputs, outputs, graph.outputNames);
+}
+
+/** Biases that a library adds to products that it writes in bf16, by the sums that they are added in. */
+function narrowBiases(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  takesTail: TakesTail,
+  storage: Storage,
+): ReadonlyMap<Node, Tensor> {
+  const tails = tailsOf(graph, takes).filter((tail) => {
+    const { operands } = tail.product;
+    const asRead: Storage = (tensor) => (operands.includes(tensor) ? 'bf16' : storage(tensor));
+    return resultsOfTail(tail).every((made) => storage(made) === 'bf16') && takesTail(tail, asRead);
+  });
+  return new Map(tails.map(({ sum, bias }) => [sum.node, bias]));
 }
 
 function copyOf(operand: Tensor, copies: TensorMap<Tensor>): Tensor {

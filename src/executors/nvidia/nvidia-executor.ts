@@ -19,7 +19,7 @@ import { Binding, type Launchers, type StepTime } from './binding.ts';
 import { isCollective } from './collectives.ts';
 import { Communicator, type Place } from './communicator.ts';
 import { Device } from './device.ts';
-import type { Kernel, Partition } from './kernel.ts';
+import type { Kernel, LibraryStage, Partition, TakesTail } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
@@ -82,10 +82,13 @@ export class NvidiaExecutor implements Executor {
     const prepared = this.generator.prepare?.(inlined) ?? inlined;
     const takes = (node: Node) =>
       this.libraries.takes(node) || (this.communicator !== undefined && isCollective(node));
+    const takesTail: TakesTail = (tail, stored) => this.libraries.takesTail(tail, stored);
     const { graph: narrow, storage } =
-      this.precision === 'bf16' ? narrowed(prepared, takes) : { graph: prepared, storage: ownStorage };
-    const stages = this.generator.partition(narrow, { takes, storage });
-    const lower = ({ node }: { readonly node: Node }) => this.libraries.lower(node, storage);
+      this.precision === 'bf16'
+        ? narrowed(prepared, takes, takesTail)
+        : { graph: prepared, storage: ownStorage };
+    const stages = this.generator.partition(narrow, { takes, takesTail, storage });
+    const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
     const program = planProgram(narrow, stages, donate, lower, storage);
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();

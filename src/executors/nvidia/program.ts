@@ -1,10 +1,10 @@
 import { bytesPerElement } from '../../tensor/dtype.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type TensorType } from '../../tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, operandsOf, resultsOf, Tensor } from '../../tensor/tensor.ts';
+import { type Graph, type Node, type NodeOf, Tensor } from '../../tensor/tensor.ts';
 import { type CollectiveNode, inPlaceSums, joinCollectives } from './collectives.ts';
 import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
-import type { Kernel, Stage } from './kernel.ts';
+import { type Kernel, type LibraryStage, operandsOfCall, resultsOfCall, type Stage } from './kernel.ts';
 import type { LibraryCall } from './library/library-call.ts';
 import { planMemory } from './memory-plan.ts';
 import { ownStorage, type Storage, storedBytes } from './storage.ts';
@@ -57,7 +57,7 @@ export function planProgram(
   graph: Graph,
   stages: readonly Stage[],
   donated: readonly number[],
-  lower: (stage: Extract<Stage, { kind: 'library' }>) => LibraryCall,
+  lower: (stage: LibraryStage) => LibraryCall,
   storage: Storage = ownStorage,
 ): Program {
   const locations = new TensorMap<Location>();
@@ -102,10 +102,11 @@ export function planProgram(
       }
       case 'library': {
         const call = lower(stage);
-        const reads = read(operandsOf(stage.node));
-        const writes = resultsOf(stage.node).map(newTensor);
+        const [operands, results] = [operandsOfCall(stage), resultsOfCall(stage)];
+        const reads = read(operands);
+        const writes = results.map(newTensor);
         const scratch = call.scratch.map(newValue);
-        const name = stepName(stage.node.op, operandsOf(stage.node), resultsOf(stage.node));
+        const name = stepName(callName(stage), operands, results);
         steps.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
         break;
       }
@@ -136,6 +137,11 @@ export function planProgram(
   const donations = planDonations(donated, graph.inputs.map(bytesOfType), outputs, steps);
   const { offsets, bytes: arenaBytes } = planArena(bytes, steps, outputs, constants, donations);
   return { graph, steps, constants, offsets, arenaBytes, bytes, outputs, donations };
+}
+
+/** `matmul`, or with its tail `matmul+bias+gelu`. */
+function callName({ node, tail }: LibraryStage): string {
+  return [node.op, ...(tail ? ['bias'] : []), ...(tail?.gelu ? ['gelu'] : [])].join('+');
 }
 
 function stepName(what: string, inputs: readonly Tensor[], outputs: readonly Tensor[]): string {

@@ -6,12 +6,14 @@ import {
   lowerAttention,
   lowerAttentionGradient,
 } from '../../../src/executors/nvidia/library/lower-attention.ts';
-import { lowerMatmul } from '../../../src/executors/nvidia/library/matmul.ts';
+import { gemmOfTail, lowerMatmul } from '../../../src/executors/nvidia/library/matmul.ts';
 import { TokenBorders } from '../../../src/executors/nvidia/library/token-borders.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
 import type { Storage } from '../../../src/executors/nvidia/storage.ts';
+import { resultsOfTail, tailsOf } from '../../../src/executors/nvidia/tails.ts';
 import { ReferenceExecutor } from '../../../src/executors/reference/reference-executor.ts';
 import type { DType } from '../../../src/tensor/dtype.ts';
+import { gelu, matmul } from '../../../src/tensor/functions.ts';
 import { fromFloat32, type HostTensor, hostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type Shape } from '../../../src/tensor/shape.ts';
 import { apply, type NodeOf, operandsOf, resultsOf, type Tensor } from '../../../src/tensor/tensor.ts';
@@ -241,6 +243,52 @@ describe.skipIf(reason !== undefined)(
     });
   },
 );
+
+/** What a product's call does to the sums: outputs of the graph, as the call makes them. */
+const tails: Readonly<Record<string, (sum: Tensor) => readonly Tensor[]>> = {
+  bias: (sum) => [sum],
+  'bias and gelu': (sum) => [gelu(sum)],
+  'bias and gelu, the sum kept': (sum) => [gelu(sum), sum],
+};
+
+describe('products with a tail on the CPU', () => {
+  const { convolution } = new HostLibraries();
+  const rows = Object.entries(tails).flatMap(([name, results]) =>
+    (['f32', 'bf16'] as const).flatMap((dtype) =>
+      [8, 5].map((columns) => ({ name: `${name}, ${columns} columns, ${dtype}`, results, dtype, columns })),
+    ),
+  );
+  it.each(rows)('$name', async ({ name, results, dtype, columns }) => {
+    const inputs = [f32([2, 3, 4]), f32([columns, 4]), f32([columns])];
+    const { graph } = trace(
+      name,
+      (x: Tensor, w: Tensor, b: Tensor) => [...results(matmul(x, w, { transposeB: true }).add(b))],
+      ...(inputs as [CaseInput, CaseInput, CaseInput]),
+    );
+    const storage: Storage = () => dtype;
+    const [tail] = tailsOf(graph, ({ op }) => op === 'matmul');
+    const [product, made] = [tail!.product, resultsOfTail(tail!)];
+    expect(made).toHaveLength(graph.outputs.length);
+    if (tail!.keepsSum && columns % 8 !== 0) {
+      expect(gemmOfTail(tail!, storage)).toBeUndefined();
+      return;
+    }
+    const { device, gemm } = convolution;
+    const call = lowerMatmul(device, gemm, product, storage, tail);
+    const values = inputs.map((input, index) => rounded(inputValues(input, `${name}.${index}`)));
+    const types = made.map(({ shape }) => ({ shape, dtype }));
+    const found = runCall(
+      call,
+      values.map((value) => stored(value, dtype)),
+      types,
+    );
+    const expected = await evaluate(new ReferenceExecutor(), graph, values);
+    expected.forEach((tensor, index) => {
+      const tolerance = dtype === 'f32' ? 1e-6 : 1e-2;
+      expect(difference(stored(found[index]!, 'f32'), tensor, tolerance), `result ${index}`).toBeUndefined();
+    });
+  });
+});
 
 /** Values that bf16 holds. */
 function rounded(tensor: HostTensor): HostTensor {

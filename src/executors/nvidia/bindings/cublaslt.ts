@@ -56,7 +56,21 @@ export const cudaTypes = { f32: 0, f16: 2, bf16: 14 } as const;
 export const computeTypes = { f32: 68, tf32: 77 } as const;
 
 /** Numbers of `cublasLtMatmulDescAttributes_t`. */
-export const descriptorAttributes = { transposeA: 3, transposeB: 4 } as const;
+export const descriptorAttributes = {
+  transposeA: 3,
+  transposeB: 4,
+  epilogue: 7,
+  biasPointer: 8,
+  auxiliaryPointer: 11,
+  auxiliaryLeading: 12,
+} as const;
+
+/**
+ * Numbers of `cublasLtEpilogue_t`: what is done to sums before they are written. The bias is a vector in the type of the
+ * result, gelu is the form with tanh, and `geluKeepingSum` writes what gelu is taken of as well, in rows of a multiple
+ * of 8 elements.
+ */
+export const epilogues = { none: 1, bias: 4, biasGelu: 36, biasGeluKeepingSum: 164 } as const;
 
 /** Numbers of `cublasLtMatrixLayoutAttribute_t`. */
 export const layoutAttributes = { batchCount: 5, batchStride: 6 } as const;
@@ -71,7 +85,7 @@ export const preferenceAttributes = {
 } as const;
 
 /** Layout of `cublasLtMatmulHeuristicResult_t`: the algorithm is first, the fields are at these bytes. */
-export const heuristicResult = { bytes: 96, workspaceAt: 64, statusAt: 72 } as const;
+export const heuristicResult = { bytes: 96, algorithmBytes: 64, workspaceAt: 64, statusAt: 72 } as const;
 
 /** The functions of cuBLASLt, a handle, and the check of their status. */
 export type CublasLt = ReturnType<typeof openCublasLt>;

@@ -7,10 +7,18 @@ import {
   resultsOf,
   type Tensor,
 } from '../../../tensor/tensor.ts';
-import type { Partition, Stage } from '../kernel.ts';
+import {
+  operandsOfCall,
+  type Partition,
+  type PartitionPolicy,
+  resultsOfCall,
+  type Stage,
+} from '../kernel.ts';
 import { isCopy } from '../narrowing.ts';
 import { resultOf } from '../plain/expression.ts';
 import { constantsInMemory, contextOf, isViewOfMemory, stagesOf } from '../plain/partition.ts';
+import { ownStorage } from '../storage.ts';
+import { nodesOfTail, resultsOfTail, type Tail, tailsOf } from '../tails.ts';
 import { copyStages } from './copies.ts';
 import { type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
@@ -19,20 +27,25 @@ import { type FusionContext, unitsOf } from './units.ts';
 
 /**
  * As few passes over memory as there can be: chains of elementwise operations, norms, softmax and sums over the same
- * rows are one kernel each. What none of these computes is left to a kernel for each node, as in `plain/`.
+ * rows are one kernel each, and what a library does to a product as it writes it is its part. What none of these computes
+ * is left to a kernel for each node, as in `plain/`.
  */
 export const fusedPartition: Partition = (graph, policy) => {
-  const plain = contextOf(graph, policy);
+  const tails = takenTails(graph, policy);
+  const takes = (node: Node) => policy.takes(node) || tails.has(node);
+  // A gelu whose sum is in memory too is as well computed from that as read.
+  const isRepeated = (node: Node) => tails.get(node)?.keepsSum === true && node.op === 'gelu';
+  const plain = contextOf(graph, { ...policy, takes: (node) => takes(node) && !isRepeated(node) });
   const isView = ({ node }: Tensor): boolean =>
     isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
   const grouping = new Grouping(graph, context, (item) => canEmit(item, context));
   const outputs = new Set(graph.outputs.map(({ node }) => node));
-  const views = neededViews(graph, policy.takes, context);
+  const views = neededViews(graph, takes, context);
   const copies = graph.nodes.filter(isInputCopy);
   for (const stage of copyStages(copies, context))
     grouping.addStages([stage], inputsOf(stage), madeBy(stage));
-  const inMemory = constantsInMemory(graph, policy.takes);
+  const inMemory = constantsInMemory(graph, takes);
   for (const node of graph.nodes) {
     if (node.op === 'input' || isInputCopy(node)) continue;
     if (node.op === 'constant') {
@@ -40,8 +53,12 @@ export const fusedPartition: Partition = (graph, policy) => {
         grouping.addStages([{ kind: 'constant', node, output: resultOf(node) }], [], [resultOf(node)]);
       continue;
     }
-    if (policy.takes(node)) {
-      grouping.addStages([{ kind: 'library', node }], operandsOf(node), resultsOf(node));
+    if (takes(node)) {
+      const tail = tails.get(node);
+      // Whatever reads what the call makes comes after the sum.
+      if (tail !== undefined && node !== tail.sum.node) continue;
+      const stage = { kind: 'library', node: tail?.product ?? node, ...(tail && { tail }) } as const;
+      grouping.addStages([stage], operandsOfCall(stage), resultsOfCall(stage));
       continue;
     }
     if (resultsOf(node).every(context.isInlined)) continue;
@@ -62,6 +79,16 @@ export const fusedPartition: Partition = (graph, policy) => {
     return groupStages(workOf(item, context, isNeeded));
   });
 };
+
+/** The tails that a library takes, by each of their nodes. */
+function takenTails(graph: Graph, { takes, takesTail, storage = ownStorage }: PartitionPolicy) {
+  if (takesTail === undefined) return new Map<Node, Tail>();
+  const taken = tailsOf(graph, takes).filter((tail) => {
+    const kinds = new Set([tail.bias, ...resultsOfTail(tail)].map(storage));
+    return kinds.size === 1 && takesTail(tail, storage);
+  });
+  return new Map(taken.flatMap((tail) => nodesOfTail(tail).map((node) => [node, tail] as const)));
+}
 
 function isInputCopy(node: Node): node is NodeOf<'cast'> {
   return isCopy(node) && node.operands[0].node.op === 'input' && elementCount(node.operands[0].shape) > 0;

@@ -1,10 +1,11 @@
-import type { DType } from '../../../tensor/dtype.ts';
+import { bytesPerElement, type DType } from '../../../tensor/dtype.ts';
 import type { Precision } from '../../executor.ts';
 import {
   type CublasLt,
   computeTypes,
   cudaTypes,
   descriptorAttributes,
+  epilogues,
   heuristicResult,
   layoutAttributes,
   openCublasLt,
@@ -12,6 +13,7 @@ import {
 } from '../bindings/cublaslt.ts';
 import { NativeMemory } from '../bindings/native.ts';
 import type { Device } from '../device.ts';
+import { DiskCache } from '../disk-cache.ts';
 import type { Launch } from '../kernel-cache.ts';
 
 /** Element types that cuBLASLt multiplies; sums are in float32. */
@@ -42,6 +44,18 @@ export interface Gemm {
   readonly strideB: number;
   /** Largest power of two, up to 16 bytes, that divides every operand's address. */
   readonly alignment: number;
+  /** What is done to the sums before they are written; default: nothing. Biases have the type of y. */
+  readonly epilogue?: GemmEpilogue;
+}
+
+/** A bias [n], a gelu of what that gives, and that written too. */
+export type GemmEpilogue = Exclude<keyof typeof epilogues, 'none'>;
+
+/** Addresses that a product with an epilogue has besides those of its operands. */
+export interface EpilogueAddresses {
+  readonly bias: bigint;
+  /** Of the biased sums [m, n]; 0 where they are not written. */
+  readonly sum: bigint;
 }
 
 /** Bytes that cuBLASLt's kernels may use between themselves: what NVIDIA advises for Hopper. */
@@ -60,6 +74,8 @@ export class GemmLibrary {
   private readonly precision: Precision;
   private readonly workspace: bigint;
   private readonly plans = new Map<string, GemmPlan>();
+  private readonly gains = new Map<string, boolean>();
+  private readonly choices = new DiskCache('products', 'algorithm');
 
   constructor(device: Device, precision: Precision) {
     this.device = device;
@@ -77,9 +93,20 @@ export class GemmLibrary {
     if (known !== undefined) return known;
     const plan = new GemmPlan(this.lt, gemm, this.precision, this.device.stream, this.workspace);
     const size = gemm.m * gemm.n * gemm.k * gemm.batch;
-    if (this.precision !== 'fp32' && size >= smallestTimed) this.tune(plan, gemm);
+    if (this.precision !== 'fp32' && size >= smallestTimed) this.choose(plan, gemm, key);
     this.plans.set(key, plan);
     return plan;
+  }
+
+  /**
+   * Whether cuBLASLt has an algorithm for a product with its epilogue, and one that is no slower than the bare product and
+   * a kernel after it. A kernel takes as long as copying the result, which is what is timed in its place.
+   */
+  isGain(gemm: Gemm): boolean {
+    const key = JSON.stringify(gemm);
+    const known = this.gains.get(key) ?? this.comparesWell(gemm);
+    this.gains.set(key, known);
+    return known;
   }
 
   /** Frees the handle; the workspace is the device's. */
@@ -87,22 +114,54 @@ export class GemmLibrary {
     this.lt.cublasLtDestroy(this.lt.handle);
   }
 
+  private comparesWell({ epilogue, ...bare }: Gemm): boolean {
+    if (epilogue === undefined) return false;
+    const plan = planOrNone(() => this.plan({ ...bare, epilogue }));
+    if (plan?.milliseconds === undefined) return plan !== undefined;
+    const without = this.plan(bare).milliseconds ?? Number.POSITIVE_INFINITY;
+    return plan.milliseconds <= without + this.copyTime(bare);
+  }
+
+  private copyTime({ m, n, batch, result }: Gemm): number {
+    const { memory } = this.device;
+    const bytes = batch * m * n * bytesPerElement(result);
+    const [from, to] = [memory.allocate(bytes), memory.allocate(bytes)];
+    try {
+      const copy = () => this.device.copy(to, from, bytes);
+      copy();
+      return this.device.time(copy, 3);
+    } finally {
+      for (const block of [from, to]) memory.release(block);
+    }
+  }
+
+  /** Takes the algorithm that was the fastest before with this GPU and version, if it is among those that there are. */
+  private choose(plan: GemmPlan, gemm: Gemm, problem: string): void {
+    const key = [this.device.name, this.version, this.precision, problem].join('\n');
+    const known = this.choices.read(key);
+    if (known !== undefined && plan.adopt(known)) return;
+    this.tune(plan, gemm);
+    this.choices.write(key, plan.choice());
+  }
+
   /** Times the algorithms on memory of their own and keeps the fastest. */
-  private tune(plan: GemmPlan, { m, n, k, batch, strideA, strideB }: Gemm): void {
+  private tune(plan: GemmPlan, { m, n, k, batch, strideA, strideB, epilogue }: Gemm): void {
     const { memory } = this.device;
     const sizes = [
       strideA === 0 ? m * k : batch * strideA,
       strideB === 0 ? k * n : batch * strideB,
       batch * m * n,
+      epilogue === undefined ? 0 : n,
+      epilogue === 'biasGeluKeepingSum' ? m * n : 0,
     ];
     const blocks = sizes.map((size) => memory.allocate(4 * size));
     try {
       sizes.forEach((size, index) => {
         this.device.clear(blocks[index] ?? 0n, 4 * size);
       });
-      const [a = 0n, b = 0n, y = 0n] = blocks;
+      const [a = 0n, b = 0n, y = 0n, bias = 0n, sum = 0n] = blocks;
       plan.chooseFastest((index) => {
-        const launch = plan.bindAlgorithm(index, a, b, y);
+        const launch = plan.bindAlgorithm(index, a, b, y, { bias, sum });
         launch();
         return this.device.time(launch, 3);
       });
@@ -119,22 +178,31 @@ export class GemmPlan {
   private readonly workspace: bigint;
   private readonly descriptor: bigint;
   private readonly layouts: readonly [a: bigint, b: bigint, y: bigint];
+  private readonly epilogue: GemmEpilogue | undefined;
   private readonly results = new NativeMemory(heuristicResult.bytes * candidates);
   private readonly count: number;
   private chosen = 0;
+  /** What the chosen algorithm takes; undefined where none was timed. */
+  milliseconds: number | undefined;
 
   constructor(lt: CublasLt, gemm: Gemm, precision: Precision, stream: bigint, workspace: bigint) {
     this.lt = lt;
     this.stream = stream;
     this.workspace = workspace;
-    const { m, n, k, transposeA, transposeB, batch, strideA, strideB, dtype, result } = gemm;
+    const { m, n, k, transposeA, transposeB, batch, strideA, strideB, dtype, result, epilogue } = gemm;
+    this.epilogue = epilogue;
     const compute = dtype === 'f32' && precision !== 'fp32' ? computeTypes.tf32 : computeTypes.f32;
     const out = new NativeMemory(8);
     lt.check(lt.cublasLtMatmulDescCreate(out.bytes, compute, cudaTypes.f32), 'cublasLtMatmulDescCreate');
     this.descriptor = out.pointer();
     // cuBLASLt is column-major: a row-major matrix is the transpose of what it sees, and y^T = b^T a^T.
-    this.set(descriptorAttributes.transposeA, transposeB);
-    this.set(descriptorAttributes.transposeB, transposeA);
+    this.set(descriptorAttributes.transposeA, NativeMemory.int(transposeB ? 1 : 0), 4);
+    this.set(descriptorAttributes.transposeB, NativeMemory.int(transposeA ? 1 : 0), 4);
+    this.set(descriptorAttributes.epilogue, NativeMemory.int(epilogues[epilogue ?? 'none']), 4);
+    if (epilogue === 'biasGeluKeepingSum')
+      this.set(descriptorAttributes.auxiliaryLeading, NativeMemory.integers([n]), 8);
+    // Algorithms are asked for with pointers that are aligned as the later ones are.
+    for (const launch of this.pointTo({ bias: workspace, sum: workspace })) launch();
     const layout = (rows: number, columns: number, stride: number, type = dtype) =>
       this.layout(cudaTypes[type], rows, columns, batch, stride);
     this.layouts = [
@@ -152,19 +220,40 @@ export class GemmPlan {
       const taken = timeOrInfinity(() => time(index));
       if (taken < best) [best, this.chosen] = [taken, index];
     }
+    if (best === Number.POSITIVE_INFINITY) throw new Error('no algorithm of cuBLASLt runs');
+    this.milliseconds = best;
+  }
+
+  /** The algorithm that was chosen and its time, as bytes for {@link adopt}. */
+  choice(): Uint8Array {
+    const time = new Float64Array([this.milliseconds ?? Number.NaN]);
+    return Buffer.concat([this.algorithm(this.chosen), new Uint8Array(time.buffer)]);
+  }
+
+  /** Chooses the algorithm that was chosen before. @returns whether it is among those that there are. */
+  adopt(choice: Uint8Array): boolean {
+    const { algorithmBytes } = heuristicResult;
+    const known = Buffer.from(choice);
+    if (known.length !== algorithmBytes + 8) return false;
+    const all = Array.from({ length: this.count }, (_, index) => this.algorithm(index));
+    const index = all.findIndex((one) => known.subarray(0, algorithmBytes).equals(one));
+    if (index >= 0) [this.chosen, this.milliseconds] = [index, known.readDoubleLE(algorithmBytes)];
+    return index >= 0;
   }
 
   /** A launch on fixed addresses. */
-  bind(a: bigint, b: bigint, y: bigint): Launch {
-    return this.bindAlgorithm(this.chosen, a, b, y);
+  bind(a: bigint, b: bigint, y: bigint, epilogue?: EpilogueAddresses): Launch {
+    return this.bindAlgorithm(this.chosen, a, b, y, epilogue);
   }
 
   /** {@link bind} with one of the algorithms. */
-  bindAlgorithm(index: number, a: bigint, b: bigint, y: bigint): Launch {
+  bindAlgorithm(index: number, a: bigint, b: bigint, y: bigint, epilogue?: EpilogueAddresses): Launch {
     const { lt, descriptor, layouts, workspace, stream } = this;
+    const pointing = epilogue === undefined ? [] : this.pointTo(epilogue);
     const [layoutA, layoutB, layoutY] = layouts;
-    const algorithm = this.results.bytes.subarray(index * heuristicResult.bytes);
+    const algorithm = this.algorithm(index);
     return () => {
+      for (const point of pointing) point();
       const status = lt.cublasLtMatmul(
         lt.handle,
         descriptor,
@@ -187,11 +276,27 @@ export class GemmPlan {
     };
   }
 
-  private set(attribute: number, transpose: boolean): void {
+  private algorithm(index: number): Uint8Array {
+    const start = index * heuristicResult.bytes;
+    return this.results.bytes.subarray(start, start + heuristicResult.algorithmBytes);
+  }
+
+  private set(attribute: number, value: NativeMemory, bytes: number): void {
     const { lt } = this;
-    const value = NativeMemory.int(transpose ? 1 : 0);
-    const status = lt.cublasLtMatmulDescSetAttribute(this.descriptor, attribute, value.bytes, 4);
+    const status = lt.cublasLtMatmulDescSetAttribute(this.descriptor, attribute, value.bytes, bytes);
     lt.check(status, 'cublasLtMatmulDescSetAttribute');
+  }
+
+  /** Writes the epilogue's addresses, if it has one, into the descriptor, which products of one shape share. */
+  private pointTo({ bias, sum }: EpilogueAddresses): readonly Launch[] {
+    const point = (attribute: number, address: bigint): Launch => {
+      const value = NativeMemory.pointers([address]);
+      return () => this.set(attribute, value, 8);
+    };
+    return [
+      ...(this.epilogue === undefined ? [] : [point(descriptorAttributes.biasPointer, bias)]),
+      ...(this.epilogue === 'biasGeluKeepingSum' ? [point(descriptorAttributes.auxiliaryPointer, sum)] : []),
+    ];
   }
 
   private layout(type: number, rows: number, columns: number, batch: number, stride: number): bigint {
@@ -248,6 +353,14 @@ export class GemmPlan {
 
 const one = NativeMemory.float(1);
 const zero = NativeMemory.float(0);
+
+function planOrNone(plan: () => GemmPlan): GemmPlan | undefined {
+  try {
+    return plan();
+  } catch {
+    return undefined;
+  }
+}
 
 function timeOrInfinity(time: () => number): number {
   try {

@@ -2,15 +2,17 @@ import type { Node } from '../../../tensor/tensor.ts';
 import type { Precision } from '../../executor.ts';
 import { type Cudnn, openCudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
+import type { LibraryStage } from '../kernel.ts';
 import type { KernelCache } from '../kernel-cache.ts';
 import type { Storage } from '../storage.ts';
+import type { Tail } from '../tails.ts';
 import type { AttentionContext } from './attention.ts';
 import { fastestSplits } from './attention-splits.ts';
 import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
 import { GemmLibrary } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
 import { isCudnnAttention, lowerAttention, lowerAttentionGradient } from './lower-attention.ts';
-import { lowerMatmul } from './matmul.ts';
+import { gemmOfTail, lowerMatmul } from './matmul.ts';
 
 /** cuBLASLt and cuDNN on one GPU, with what was planned with them. */
 export class Libraries {
@@ -52,12 +54,22 @@ export class Libraries {
     }
   }
 
+  /**
+   * Whether a product's tail is computed with it. In float32 that is its bias alone: kernels compute gelu to the last bits,
+   * and nobody promises that for cuBLASLt's.
+   */
+  takesTail(tail: Tail, storage: Storage): boolean {
+    if (tail.gelu !== undefined && this.precision === 'fp32') return false;
+    const gemm = gemmOfTail(tail, storage);
+    return gemm !== undefined && this.gemm.isGain(gemm);
+  }
+
   /** How a node that is {@link takes}n is computed, its tensors being stored so. */
-  lower(node: Node, storage: Storage): LibraryCall {
+  lower({ node, tail }: LibraryStage, storage: Storage): LibraryCall {
     const { device, kernels, gemm, cudnn, attention } = this;
     switch (node.op) {
       case 'matmul':
-        return lowerMatmul(device, gemm, node, storage);
+        return lowerMatmul(device, gemm, node, storage, tail);
       case 'convolution':
       case 'convolutionInputGradient':
       case 'convolutionKernelGradient':

@@ -3,7 +3,8 @@ import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
 import { type NodeOf, Tensor } from '../../../tensor/tensor.ts';
 import type { Device } from '../device.ts';
 import { ownStorage, type Storage } from '../storage.ts';
-import { type Gemm, type GemmLibrary, gemmType } from './gemm.ts';
+import { resultsOfTail, type Tail } from '../tails.ts';
+import { type Gemm, type GemmEpilogue, type GemmLibrary, gemmType } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
 
 /** Products of a whole matmul node: the same batched product, from several positions of its operands. */
@@ -13,13 +14,15 @@ export interface MatmulPlan {
   readonly starts: readonly (readonly [a: number, b: number, y: number])[];
 }
 
-/** A matmul node through cuBLASLt. */
+/** A matmul node through cuBLASLt, with its tail if that is taken too. */
 export function lowerMatmul(
   device: Device,
   library: GemmLibrary,
   node: NodeOf<'matmul'>,
   storage: Storage,
+  tail?: Tail,
 ): LibraryCall {
+  if (tail !== undefined) return lowerTail(library, tail, storage);
   const { shape } = at(node.results, 0);
   const plan = planMatmul(node, storage);
   const bytes = BigInt(bytesPerElement(plan.gemm.dtype));
@@ -44,14 +47,47 @@ export function lowerMatmul(
   };
 }
 
+function lowerTail(library: GemmLibrary, tail: Tail, storage: Storage): LibraryCall {
+  const gemm = gemmOfTail(tail, storage);
+  if (gemm === undefined) throw new Error('a product whose tail cuBLASLt does not compute');
+  const product = library.plan(gemm);
+  return {
+    scratch: [],
+    kernels: [],
+    bind: ({ inputs: [a = 0n, b = 0n, bias = 0n], outputs: [y = 0n, sum = 0n] }) => [
+      product.bind(a, b, y, { bias, sum }),
+    ],
+  };
+}
+
+/** The product that computes a tail too; undefined where it has no form for it. */
+export function gemmOfTail(tail: Tail, storage: Storage): Gemm | undefined {
+  const { product, gelu, keepsSum } = tail;
+  const written = at(resultsOfTail(tail), 0);
+  const { gemm, starts } = planMatmul(product, storage, written);
+  const isOne = starts.length === 1 && gemm.batch === 1 && gemm.m * gemm.n * gemm.k > 0;
+  // The sum beside its gelu has rows of a multiple of 8 elements.
+  if (!isOne || (keepsSum && gemm.n % 8 !== 0)) return undefined;
+  return { ...gemm, epilogue: epilogueOf(gelu !== undefined, keepsSum) };
+}
+
+function epilogueOf(hasGelu: boolean, keepsSum: boolean): GemmEpilogue {
+  if (!hasGelu) return 'bias';
+  return keepsSum ? 'biasGeluKeepingSum' : 'biasGelu';
+}
+
 /**
  * Finds the fewest batched products that make a matmul with broadcast leading axes. A matrix shared by a whole batch
  * is one product over all rows; otherwise the last axes along which both operands advance evenly are one batch.
+ * @param y what is written: the matmul's result, or what a tail makes of it.
  */
-export function planMatmul(node: NodeOf<'matmul'>, storage: Storage = ownStorage): MatmulPlan {
+export function planMatmul(
+  node: NodeOf<'matmul'>,
+  storage: Storage = ownStorage,
+  y = new Tensor(node, 0),
+): MatmulPlan {
   const { transposeA, transposeB } = node.attributes;
   const [a, b] = node.operands;
-  const y = new Tensor(node, 0);
   const [m, n] = [at(y.shape, y.shape.length - 2), at(y.shape, y.shape.length - 1)];
   const k = at(a.shape, a.shape.length - (transposeA ? 2 : 1));
   const [batchA, batchB, batchY] = [a.shape.slice(0, -2), b.shape.slice(0, -2), y.shape.slice(0, -2)];

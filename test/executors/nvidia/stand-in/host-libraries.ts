@@ -16,7 +16,7 @@ import type {
 } from '../../../../src/executors/nvidia/library/convolution.ts';
 import type { CudnnTensor } from '../../../../src/executors/nvidia/library/cudnn-graph.ts';
 import type { ConvolutionProblem } from '../../../../src/executors/nvidia/library/direct-convolution.ts';
-import type { Gemm, GemmLibrary } from '../../../../src/executors/nvidia/library/gemm.ts';
+import type { EpilogueAddresses, Gemm, GemmLibrary } from '../../../../src/executors/nvidia/library/gemm.ts';
 import type { LibraryCall } from '../../../../src/executors/nvidia/library/library-call.ts';
 import { attention, attentionGradient } from '../../../../src/executors/reference/attention.ts';
 import { kernels as reference } from '../../../../src/executors/reference/kernels.ts';
@@ -105,8 +105,8 @@ function write(address: bigint, type: TensorType, data: Float64Array): void {
 }
 
 function bindGemm(gemm: Gemm) {
-  const { m, n, k, batch, transposeA, transposeB, strideA, strideB, dtype, result } = gemm;
-  return (a: bigint, b: bigint, y: bigint): Launch =>
+  const { m, n, k, batch, transposeA, transposeB, strideA, strideB, dtype, result, epilogue } = gemm;
+  return (a: bigint, b: bigint, y: bigint, more?: EpilogueAddresses): Launch =>
     () => {
       for (let i = 0; i < batch; i++) {
         const place = (start: bigint, elements: number, type: DType) =>
@@ -115,9 +115,21 @@ function bindGemm(gemm: Gemm) {
         const w = read(place(b, strideB, dtype), { shape: transposeB ? [n, k] : [k, n], dtype });
         const type = { shape: [m, n], dtype: result };
         const [data] = reference.matmul([x, w], { transposeA, transposeB }, [type]);
+        if (epilogue !== undefined) finish(data!, gemm, more!);
         write(place(y, m * n, result), type, data!);
       }
     };
+}
+
+/** An epilogue, where the product is. */
+function finish(data: Float64Array, { m, n, result, epilogue }: Gemm, addresses: EpilogueAddresses): void {
+  const bias = read(addresses.bias, { shape: [n], dtype: result });
+  data.forEach((value, i) => {
+    data[i] = value + at(bias.data, i % n);
+  });
+  const type = { shape: [m, n], dtype: result };
+  if (epilogue === 'biasGeluKeepingSum') write(addresses.sum, type, data);
+  if (epilogue !== 'bias') data.set(reference.gelu([{ ...type, data }], {}, [type])[0]!);
 }
 
 type Bindings = readonly (readonly [CudnnTensor, bigint])[];

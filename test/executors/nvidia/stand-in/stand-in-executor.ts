@@ -1,7 +1,15 @@
 import { NativeMemory } from '../../../../src/executors/nvidia/bindings/native.ts';
 import { isCollective } from '../../../../src/executors/nvidia/collectives.ts';
 import type { Location } from '../../../../src/executors/nvidia/donation.ts';
-import type { Partition, Stage } from '../../../../src/executors/nvidia/kernel.ts';
+import {
+  type LibraryStage,
+  operandsOfCall,
+  type Partition,
+  resultsOfCall,
+  type Stage,
+  type TakesTail,
+} from '../../../../src/executors/nvidia/kernel.ts';
+import { gemmOfTail } from '../../../../src/executors/nvidia/library/matmul.ts';
 import { narrowed } from '../../../../src/executors/nvidia/narrowing.ts';
 import {
   bytesOfType,
@@ -11,6 +19,7 @@ import {
   valuesInDonatedMemory,
 } from '../../../../src/executors/nvidia/program.ts';
 import { ownStorage, type Storage } from '../../../../src/executors/nvidia/storage.ts';
+import { nodesOfTail } from '../../../../src/executors/nvidia/tails.ts';
 import { kernels, type Kernel as ReferenceKernel } from '../../../../src/executors/reference/kernels.ts';
 import { fromHost, rounded, toHost } from '../../../../src/executors/reference/values.ts';
 import type { DType } from '../../../../src/tensor/dtype.ts';
@@ -23,9 +32,16 @@ import {
   toFloat32,
   zeros,
 } from '../../../../src/tensor/host-tensor.ts';
-import { inlineCalls } from '../../../../src/tensor/rewrite.ts';
+import { inlineCalls, TensorMap } from '../../../../src/tensor/rewrite.ts';
 import { at, elementCount, type TensorType } from '../../../../src/tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, operandsOf, resultsOf } from '../../../../src/tensor/tensor.ts';
+import {
+  type Graph,
+  type Node,
+  type NodeOf,
+  operandsOf,
+  resultsOf,
+  type Tensor,
+} from '../../../../src/tensor/tensor.ts';
 import type { Op } from '../../../../src/tensor/vocabulary.ts';
 import type { CpuKernels } from './compile.ts';
 
@@ -52,6 +68,9 @@ const libraryOps: readonly Op[] = [
   'convolutionKernelGradient',
 ];
 
+/** As cuBLASLt does wherever it has a form for a tail. */
+const takesTail: TakesTail = (tail, storage) => gemmOfTail(tail, storage) !== undefined;
+
 /** Plans a graph. @param donate inputs that the run consumes. @param alsoLibrary operations taken from kernels. @param hasOthers whether there are other processes. */
 export function planStandIn(
   graph: Graph,
@@ -65,9 +84,9 @@ export function planStandIn(
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
   const prepared = generator.prepare?.(inlined) ?? inlined;
   const { graph: planned, storage } = generator.isNarrow
-    ? narrowed(prepared, takes)
+    ? narrowed(prepared, takes, takesTail)
     : { graph: prepared, storage: ownStorage };
-  const stages = generator.partition(planned, { takes, storage });
+  const stages = generator.partition(planned, { takes, takesTail, storage });
   const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
   return { program: planProgram(planned, stages, donate, lower, storage), stages, storage };
 }
@@ -90,7 +109,7 @@ export function runStandIn(
 ): HostTensor[] {
   const memory = new Memory(program, inputs);
   const library = stages.flatMap((stage) =>
-    stage.kind === 'library' && !isCollective(stage.node) ? [stage.node] : [],
+    stage.kind === 'library' && !isCollective(stage.node) ? [stage] : [],
   );
   const written = new Set<number>();
   for (const step of program.steps) {
@@ -113,13 +132,13 @@ export function runStandIn(
         memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytesOf(result));
       });
     } else {
-      const node = library.shift();
-      if (node === undefined) throw new Error('a library step has no node');
-      const operands = operandsOf(node).map((operand, index) =>
+      const stage = library.shift();
+      if (stage === undefined) throw new Error('a library step has no stage');
+      const operands = operandsOfCall(stage).map((operand, index) =>
         stored(memory.read(at(step.reads, index), { ...operand, dtype: storage(operand) }), operand.dtype),
       );
-      const results = resultsOf(node);
-      compute(node as NodeOf<'matmul'>, operands).forEach((result, index) => {
+      const results = resultsOfCall(stage);
+      computeCall(stage, operands).forEach((result, index) => {
         const bytes = bytesOf(stored(result, storage(at(results, index))));
         memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytes);
       });
@@ -133,6 +152,26 @@ export function runStandIn(
 /** A tensor in the dtype that it has in memory, or widened from it. */
 function stored(tensor: HostTensor, dtype: DType): HostTensor {
   return tensor.dtype === dtype ? tensor : fromFloat32(dtype as 'bf16', tensor.shape, toFloat32(tensor));
+}
+
+/** What a library call makes of its operands: a node, and what its tail does to the result. */
+function computeCall(stage: LibraryStage, operands: readonly HostTensor[]): HostTensor[] {
+  const made = new TensorMap<HostTensor>();
+  operandsOfCall(stage).forEach((operand, index) => {
+    made.set(operand, at(operands, index));
+  });
+  const computed = (tensor: Tensor) => {
+    const value = made.get(tensor);
+    if (value === undefined) throw new Error(`${tensor.node.op} was not computed`);
+    return value;
+  };
+  for (const node of stage.tail === undefined ? [stage.node] : nodesOfTail(stage.tail)) {
+    const found = compute(node as NodeOf<'matmul'>, operandsOf(node).map(computed));
+    resultsOf(node).forEach((result, index) => {
+      made.set(result, at(found, index));
+    });
+  }
+  return resultsOfCall(stage).map(computed);
 }
 
 function compute<K extends 'matmul'>(node: NodeOf<K>, operands: readonly HostTensor[]): HostTensor[] {

@@ -1,0 +1,81 @@
+import { at, elementCount } from '../../tensor/shape.ts';
+import { type Graph, type Node, type NodeOf, operandsOf, resultsOf, Tensor } from '../../tensor/tensor.ts';
+
+/**
+ * What follows a matrix product and cuBLASLt can do to the sums before it writes them: a bias, then perhaps a gelu. Both are
+ * nodes of the graph as any other; a tail says that one call computes them.
+ */
+export interface Tail {
+  readonly product: NodeOf<'matmul'>;
+  /** One number for each column of the product: an input of the graph, perhaps in another storage. */
+  readonly bias: Tensor;
+  /** The product with its bias. */
+  readonly sum: Tensor;
+  /** The gelu of the sum, where the call makes it too. */
+  readonly gelu: Tensor | undefined;
+  /** Whether the sum is written beside its gelu, since others read it: gradients do. */
+  readonly keepsSum: boolean;
+}
+
+/** What a tail's call makes, that which matters most first. */
+export function resultsOfTail({ sum, gelu, keepsSum }: Tail): readonly Tensor[] {
+  if (gelu === undefined) return [sum];
+  return keepsSum ? [gelu, sum] : [gelu];
+}
+
+/** The nodes that a tail's call computes. */
+export function nodesOfTail({ product, sum, gelu }: Tail): readonly Node[] {
+  return [product, sum.node, ...(gelu === undefined ? [] : [gelu.node])];
+}
+
+/**
+ * The tails of a graph's products whose last result has to be in memory, since a library reads it or it is an output: there
+ * a kernel would have nothing to do but add and write. What kernels read they compute from the bare product, which is no
+ * more to read.
+ * @param takes whether a library computes a node.
+ */
+export function tailsOf(graph: Graph, takes: (node: Node) => boolean): readonly Tail[] {
+  const users = usersOf(graph);
+  const outputs = new Set(graph.outputs.map(({ node }) => node));
+  const isInMemory = (node: Node): boolean =>
+    outputs.has(node) ||
+    (users.get(node) ?? []).some((user) => takes(user) || (user.op === 'reshape' && isInMemory(user)));
+  return graph.nodes.flatMap((product): readonly Tail[] => {
+    if (product.op !== 'matmul' || !takes(product) || outputs.has(product)) return [];
+    const [user, ...others] = users.get(product) ?? [];
+    const bias = others.length === 0 && user?.op === 'add' ? biasOf(user, product) : undefined;
+    if (user === undefined || bias === undefined) return [];
+    const sum = new Tensor(user, 0);
+    const readers = users.get(user) ?? [];
+    const gelu = readers.find((reader) => reader.op === 'gelu' && isInMemory(reader));
+    if (gelu === undefined) return isInMemory(user) ? [{ product, bias, sum, gelu, keepsSum: false }] : [];
+    const keepsSum = readers.length > 1 || outputs.has(user);
+    return [{ product, bias, sum, gelu: at(resultsOf(gelu), 0), keepsSum }];
+  });
+}
+
+/** What a sum adds to a product, if it is a bias. */
+function biasOf(sum: NodeOf<'add'>, product: NodeOf<'matmul'>): Tensor | undefined {
+  const { shape } = at(product.results, 0);
+  const columns = at(shape, shape.length - 1);
+  const [a, b] = sum.operands;
+  const bias = a.node === product ? b : a;
+  const isVector = elementCount(bias.shape) === columns && bias.shape.at(-1) === columns;
+  const isWhole = at(sum.results, 0).shape.length === shape.length;
+  return isVector && isWhole && isGiven(bias.node) ? bias : undefined;
+}
+
+/** Whether a tensor is an input of the graph under another shape or in another storage. */
+function isGiven(node: Node): boolean {
+  if (node.op === 'reshape' || node.op === 'cast') return isGiven(node.operands[0].node);
+  return node.op === 'input';
+}
+
+/** The nodes that read each node's results, once for each operand. */
+function usersOf(graph: Graph): ReadonlyMap<Node, readonly Node[]> {
+  const users = new Map<Node, Node[]>();
+  for (const node of graph.nodes)
+    for (const { node: operand } of operandsOf(node))
+      users.set(operand, [...(users.get(operand) ?? []), node]);
+  return users;
+}
