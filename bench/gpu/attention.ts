@@ -1,8 +1,9 @@
 /**
- * `node bench/gpu/attention.ts [forward|gradient|all] [plans]`: milliseconds and TFLOP/s of attention by cuDNN on this
+ * `node bench/gpu/attention.ts [forward|gradient|all|odd] [plans]`: milliseconds and TFLOP/s of attention by cuDNN on this
  * machine's GPU, in one run and cut in the ways that the executor knows; a star is on what it chooses. Medians of
  * rounds in turns. The last column is the largest difference from the first line's last results, relative to their largest
- * value. `plans`: how many of cuDNN's plans of one run; default 1, all that is worth comparing 4.
+ * value. `plans`: how many of cuDNN's plans of one run; default 1, all that is worth comparing 4. `odd`: small sizes that
+ * fill no tiles, to be run under compute-sanitizer, since each tensor has memory of its own here.
  */
 
 import { openCudnn } from '../../src/executors/nvidia/bindings/cudnn.ts';
@@ -50,14 +51,22 @@ const gradients: readonly Sizes[] = [
   [1, 16384, 16384, 18, 64],
 ];
 
+const odd: readonly Sizes[] = [
+  [1, 13, 9, 4, 128],
+  [2, 77, 200, 8, 64],
+  [1, 2048, 130, 2, 128],
+  [2, 5, 24_676, 2, 128],
+];
+
 const [what = 'all', plans = '1'] = process.argv.slice(2);
 const device = new Device();
 const kernels = new KernelCache(device, prelude);
 const cudnn = openCudnn(device.stream);
 const noise = bytesOf(fromFloat32('bf16', [1 << 20], normal(keyFromSeed(1), 1 << 20)));
 console.log(`${device.name}, ${device.multiprocessors} multiprocessors`);
-if (what !== 'gradient') for (const sizes of forwards) await benchForward(sizes);
-if (what !== 'forward') for (const sizes of gradients) await benchGradient(sizes);
+const [forwardSizes, gradientSizes] = what === 'odd' ? [odd, odd] : [forwards, gradients];
+if (what !== 'gradient') for (const sizes of forwardSizes) await benchForward(sizes);
+if (what !== 'forward') for (const sizes of gradientSizes) await benchGradient(sizes);
 kernels.dispose();
 device.dispose();
 
