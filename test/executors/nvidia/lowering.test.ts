@@ -150,7 +150,9 @@ it('the gradient takes queries in parts where few tiles of keys leave multiproce
   expect(sizes(1, 16384, 512, 9)).toBe(8);
   expect(sizes(1, 16384, 512, 18)).toBe(8);
   expect(sizes(4, 4096, 512, 9)).toBe(1);
-  expect(sizes(1, 16384, 16384, 9)).toBe(1);
+  expect(sizes(1, 4096, 4096, 9)).toBe(1);
+  // Long sequences, where tiles are many.
+  expect([sizes(1, 16384, 16384, 9), sizes(1, 16376, 16376, 9)]).toEqual([2, 1]);
   expect(sizes(1, 16384, 512, 9, 3)).toBe(1);
   expect(sizes(1, 1024, 512, 9)).toBe(1);
   // Parts of whole tiles of queries.
