@@ -2,7 +2,7 @@
  * `node bench/gpu/traffic.ts [autoencoder|transformer] [recipe] [rows]`, or `traffic.ts CASE [keep|recompute] [rows]` for a
  * transformer of `cases.ts` whose blocks are computed again or not: kernels of a training step and the bytes that they read and
  * write, for a kernel for each node and for fused kernels, in f32 and in bf16, without a GPU; then what the precision
- * `bf16` keeps in memory, and why. Each kernel counts each tensor once, of what slices are cut from the slices; libraries
+ * `bf16` keeps in memory, and why; of a forward pass the same for `fp8`. Each kernel counts each tensor once, of what slices are cut from the slices; libraries
  * are counted, but not their bytes.
  */
 
@@ -10,10 +10,12 @@ import type { LatentCache } from '../../src/data/latent-cache.ts';
 import { fusedPartition } from '../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../src/executors/nvidia/fusion/prepare.ts';
 import type { Partition, Stage, TakesTail } from '../../src/executors/nvidia/kernel.ts';
+import { isForFp8 } from '../../src/executors/nvidia/library/fp8-products.ts';
 import { gemmOfTail } from '../../src/executors/nvidia/library/matmul.ts';
-import { narrowed, storageReport } from '../../src/executors/nvidia/narrowing.ts';
+import { type NarrowedGraph, narrowed, storageReport } from '../../src/executors/nvidia/narrowing.ts';
 import { partition } from '../../src/executors/nvidia/plain/partition.ts';
 import { bytesOfType, planProgram } from '../../src/executors/nvidia/program.ts';
+import { quantised } from '../../src/executors/nvidia/quantising.ts';
 import { ownStorage, type Storage } from '../../src/executors/nvidia/storage.ts';
 import { transformerPresets } from '../../src/models/transformer/config.ts';
 import { bytesPerElement } from '../../src/tensor/dtype.ts';
@@ -70,8 +72,17 @@ report('f32, a kernel for each node', asTyped(inlined), partition);
 report('f32, fused', asTyped(prepare(inlined)), fusedPartition);
 const narrow = narrowed(prepare(inlined), takes, takesTail);
 const stages = report('bf16, fused', narrow, fusedPartition);
-for (const { dtype, reason, tensors, bytes } of storageReport(stages, narrow))
-  console.log(`${gigabytes(bytes).padStart(10)} ${dtype} ${reason}, ${tensors} tensors`);
+sayStorage(stages, narrow);
+const scaled = quantised(prepare(inlined), (node, isRead) => isForFp8(node, isRead));
+if (scaled.products.size > 0) {
+  const quantising = narrowed(scaled.graph, takes, takesTail, scaled.products);
+  sayStorage(report(`fp8, fused, ${scaled.products.size} products`, quantising, fusedPartition), quantising);
+}
+
+function sayStorage(made: readonly Stage[], how: NarrowedGraph): void {
+  for (const { dtype, reason, tensors, bytes } of storageReport(made, how))
+    console.log(`${gigabytes(bytes).padStart(10)} ${dtype} ${reason}, ${tensors} tensors`);
+}
 
 function report(
   name: string,

@@ -49,12 +49,14 @@ export interface Executor extends AsyncDisposable {
 }
 
 /** Names of every {@link Precision}. */
-export const precisions = ['fp32', 'tf32', 'bf16'] as const;
+export const precisions = ['fp32', 'tf32', 'bf16', 'fp8'] as const;
 
 /**
  * How executors that offer a choice compute graphs of f32 tensors. `fp32`: exactly so. `tf32`: matrix products in TF32 (19
  * bits), convolutions and attention in bfloat16, all else in float32. `bf16`: all products in bfloat16, and what lies in
- * memory between them too; inputs, outputs and sums stay float32.
+ * memory between them too; inputs, outputs and sums stay float32. `fp8`: as `bf16`, but large linear layers and attention
+ * over whole rows multiply f8e4m3, scaled at run time; for forward graphs: with gradients in it a graph is computed as in
+ * `bf16`.
  */
 export type Precision = (typeof precisions)[number];
 

@@ -2,7 +2,8 @@
  * Element types of tensors.
  *
  * Models are written in `f32`; `f16` and `bf16` are for storage and for executors that compute in them.
- * The two 8-bit floats are reserved for quantised matmuls: they can be stored and loaded, no op takes them yet.
+ * The two 8-bit floats can be stored and loaded, and no operation takes them; executors hold operands of products in
+ * f8e4m3 where their precision says so.
  */
 export type DType = 'f32' | 'f16' | 'bf16' | 'i32' | 'bool' | 'f8e4m3' | 'f8e5m2';
 

@@ -5,6 +5,7 @@
  */
 
 import type { DType } from './dtype.ts';
+import { e4m3ToF32, f32ToE4m3 } from './float8.ts';
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from './float16.ts';
 import { elementCount, formatType, type Shape } from './shape.ts';
 
@@ -86,8 +87,8 @@ export function bytesOf(tensor: HostTensor): Uint8Array {
 /**
  * The values as float32: the tensor's own array if it is f32, otherwise a new one.
  *
- * f16 and bf16 widen exactly; i32 rounds to nearest beyond 2^24; bool gives 0 and 1.
- * @throws TypeError for the 8-bit floats, which are storage only.
+ * f16, bf16 and f8e4m3 widen exactly; i32 rounds to nearest beyond 2^24; bool gives 0 and 1.
+ * @throws TypeError for f8e5m2, which is storage only.
  */
 export function toFloat32(tensor: HostTensor): Float32Array {
   switch (tensor.dtype) {
@@ -101,24 +102,30 @@ export function toFloat32(tensor: HostTensor): Float32Array {
     case 'bool':
       return Float32Array.from(tensor.data);
     case 'f8e4m3':
+      return e4m3ToF32(tensor.data);
     case 'f8e5m2':
-      throw new TypeError(`${formatType(tensor)}: 8-bit floats have no conversion; use their bits`);
+      throw new TypeError(`${formatType(tensor)}: f8e5m2 has no conversion; use its bits`);
   }
 }
 
+/** Floats that float32 values can be rounded to. */
+export type RealDType = 'f32' | 'f16' | 'bf16' | 'f8e4m3';
+
 /**
- * A tensor of `dtype` from float32 `values`, rounded to nearest, ties to even; f32 keeps `values` itself.
+ * A tensor of `dtype` from float32 `values`, rounded to nearest, ties to even, f8e4m3 to at most 448; f32 keeps `values`
+ * itself.
  * @throws RangeError if the number of values is not that of `shape`.
  */
-export function fromFloat32<D extends 'f32' | 'f16' | 'bf16'>(
+export function fromFloat32<D extends RealDType>(
   dtype: D,
   shape: Shape,
   values: Float32Array,
 ): HostTensor<D> {
-  const narrow: { readonly [K in 'f32' | 'f16' | 'bf16']: (values: Float32Array) => HostArray<K> } = {
+  const narrow: { readonly [K in RealDType]: (values: Float32Array) => HostArray<K> } = {
     f32: (same) => same,
     f16: f32ToF16,
     bf16: f32ToBf16,
+    f8e4m3: f32ToE4m3,
   };
   return hostTensor(dtype, shape, narrow[dtype](values));
 }

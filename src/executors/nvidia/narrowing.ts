@@ -23,6 +23,8 @@ export type StorageReason =
   | 'activation'
   /** bf16: what products are given of weights and other tensors that are kept in f32 for all else. */
   | 'operand'
+  /** f8e4m3: what products of the precision `fp8` are given, and what attention of that precision makes. */
+  | 'quantised'
   /** f32: given from outside. */
   | 'input'
   /** f32: goes to the graph's outputs with no product in between, as gradients of weights, the optimizer and losses do. */
@@ -50,16 +52,19 @@ export interface NarrowedGraph {
  * A bias that a product adds is read as what the product makes is stored.
  * @param takes whether a library computes a node.
  * @param takesTail whether it computes what follows a product too.
+ * @param quantised products that multiply f8e4m3 instead, as `quantised` of `quantising.ts` makes them. Default: none.
  */
 export function narrowed(
   graph: Graph,
   takes: (node: Node) => boolean,
   takesTail: TakesTail = () => false,
+  quantised: ReadonlySet<Node> = new Set(),
 ): NarrowedGraph {
-  const copied = withCopies(graph, takes, takesTail, new StorageChoice(graph, takes));
-  const choice = new StorageChoice(copied, takes);
+  const original = { takes, quantised };
+  const copied = withCopies(graph, original, takesTail, new StorageChoice(graph, original));
+  const choice = new StorageChoice(copied.graph, { takes, quantised: copied.quantised });
   return {
-    graph: copied,
+    graph: copied.graph,
     storage: (tensor) => choice.storage(tensor),
     reason: (tensor) => choice.reason(tensor),
   };
@@ -102,9 +107,15 @@ function madeBy(stage: Stage): readonly Tensor[] {
 /** Sums of fewer elements, such as the gradient of a repetition, are activations and no statistics. */
 const leastSummed = 16;
 
+/** Which nodes libraries compute, and which of those multiply f8e4m3. */
+interface Policy {
+  readonly takes: (node: Node) => boolean;
+  readonly quantised: ReadonlySet<Node>;
+}
+
 /** Decides how each tensor of a graph is stored. A tensor and its views are one. */
 class StorageChoice {
-  private readonly takes: (node: Node) => boolean;
+  private readonly policy: Policy;
   /** Tensors widened from bf16 that are outputs: others are views. */
   private readonly widened = new Set<Node>();
   private readonly uses = new TensorMap<Use[]>();
@@ -112,8 +123,8 @@ class StorageChoice {
   private readonly exact = new TensorMap<true>();
   private readonly reasons = new TensorMap<StorageReason>();
 
-  constructor(graph: Graph, takes: (node: Node) => boolean) {
-    this.takes = takes;
+  constructor(graph: Graph, policy: Policy) {
+    this.policy = policy;
     for (const output of graph.outputs) {
       const { node } = reshaped(output);
       if (isWidening(node)) this.widened.add(node);
@@ -128,11 +139,18 @@ class StorageChoice {
         if (!this.isView(node)) this.reasons.set(result, this.choose(result));
   }
 
-  storage(tensor: Tensor) {
+  storage(tensor: Tensor): DType {
     const whole = this.viewed(tensor);
     if (whole.dtype !== 'f32') return whole.dtype;
-    const reason = this.reasons.get(whole);
-    return reason === 'activation' || reason === 'operand' ? 'bf16' : 'f32';
+    switch (this.reasons.get(whole)) {
+      case 'quantised':
+        return 'f8e4m3';
+      case 'activation':
+      case 'operand':
+        return 'bf16';
+      default:
+        return 'f32';
+    }
   }
 
   reason(tensor: Tensor): StorageReason {
@@ -194,20 +212,25 @@ class StorageChoice {
   private choose(tensor: Tensor): StorageReason {
     const { node, index } = tensor;
     if (node.op === 'input' || node.op === 'constant') return 'input';
-    if (this.outputs.has(tensor)) return 'output';
+    const { takes, quantised } = this.policy;
     const isLogSum = node.op === 'attention' && index === 1;
+    if (node.op === 'attention' && !isLogSum && quantised.has(node)) return 'quantised';
+    if (this.outputs.has(tensor)) return 'output';
     if (isLogSum || isStatistic(node)) return 'statistic';
     const isWide = node.op === 'scatterAdd' || isCollective(node);
-    if (isWide || (isProduct(node) && !this.takes(node))) return 'kernel';
+    if (isWide || (isProduct(node) && !takes(node))) return 'kernel';
     const uses = this.usesOf(tensor).map(({ node: user, index: operand }) =>
-      wanted(user, operand, this.takes),
+      wanted(user, operand, this.policy),
     );
+    if (uses.length > 0 && uses.every((use) => use === 'f8e4m3')) return 'quantised';
     if (uses.length > 0 && uses.every((use) => use === 'f32')) return 'kernel';
     if (isCopy(node)) return 'operand';
     if (!this.exact.has(tensor)) return 'activation';
     return uses.length > 0 && uses.every((use) => use === 'bf16') ? 'operand' : 'exact';
   }
 }
+
+type Wanted = 'f32' | 'bf16' | 'f8e4m3';
 
 interface Use {
   readonly node: Node;
@@ -216,7 +239,8 @@ interface Use {
 }
 
 /** How a node wants an f32 operand to be stored; undefined where it reads any. */
-function wanted(node: Node, index: number, takes: (node: Node) => boolean): 'f32' | 'bf16' | undefined {
+function wanted(node: Node, index: number, { takes, quantised }: Policy): Wanted | undefined {
+  if (quantised.has(node)) return 'f8e4m3';
   switch (node.op) {
     case 'matmul':
     case 'convolution':
@@ -235,24 +259,31 @@ function wanted(node: Node, index: number, takes: (node: Node) => boolean): 'f32
 /** The graph with copies where a product, its bias or an exchange wants a tensor stored otherwise than it is. */
 function withCopies(
   graph: Graph,
-  takes: (node: Node) => boolean,
+  policy: Policy,
   takesTail: TakesTail,
   choice: StorageChoice,
-): Graph {
-  const copies = { f32: new TensorMap<Tensor>(), bf16: new TensorMap<Tensor>() };
-  const biases = narrowBiases(graph, takes, takesTail, (tensor) => choice.storage(tensor));
+): { readonly graph: Graph; readonly quantised: ReadonlySet<Node> } {
+  const copies: Readonly<Record<Wanted, TensorMap<Tensor>>> = {
+    f32: new TensorMap(),
+    bf16: new TensorMap(),
+    f8e4m3: new TensorMap(),
+  };
+  const biases = narrowBiases(graph, policy.takes, takesTail, (tensor) => choice.storage(tensor));
+  const quantised = new Set<Node>();
   const outputs = rewriteNodes(graph.outputs, (node, operands) => {
     if (!isProduct(node) && !isCollective(node) && !biases.has(node)) return undefined;
     const given = operandsOf(node).map((original, index) => {
-      const want = biases.get(node) === original ? 'bf16' : wanted(node, index, takes);
+      const want = biases.get(node) === original ? 'bf16' : wanted(node, index, policy);
       const operand = at(operands, index);
       const fits = operand.dtype !== 'f32' || want === undefined || choice.storage(original) === want;
       return fits ? operand : copyOf(operand, copies[want]);
     });
     // The operation and its attributes are the node's own; only TypeScript loses the link between them.
-    return apply(node.op as 'matmul', given as [Tensor, Tensor], node.attributes as never, node.origin);
+    const made = apply(node.op as 'matmul', given as [Tensor, Tensor], node.attributes as never, node.origin);
+    if (policy.quantised.has(node)) for (const result of made) quantised.add(result.node);
+    return made;
   });
-  return makeGraph(graph.name, graph.inputs, outputs, graph.outputNames);
+  return { graph: makeGraph(graph.name, graph.inputs, outputs, graph.outputNames), quantised };
 }
 
 /** Biases that a library adds to products that it writes in bf16, by the sums that they are added in. */

@@ -24,7 +24,8 @@ import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
 import { bytesOfType, type Program, planProgram } from './program.ts';
-import { ownStorage } from './storage.ts';
+import { quantised } from './quantising.ts';
+import { ownStorage, type Storage } from './storage.ts';
 
 /** Settings of an {@link NvidiaExecutor}. */
 export interface NvidiaSettings {
@@ -61,6 +62,7 @@ export class NvidiaExecutor implements Executor {
     this.generator = generator;
     this.precision = precision;
     this.device = new Device(device);
+    if (precision === 'fp8') requireFp8(this.device);
     this.name = `nvidia ${precision}`;
     this.kernels = new KernelCache(this.device, generator.prelude);
     this.libraries = new Libraries(this.device, this.kernels, precision);
@@ -83,10 +85,7 @@ export class NvidiaExecutor implements Executor {
     const takes = (node: Node) =>
       this.libraries.takes(node) || (this.communicator !== undefined && isCollective(node));
     const takesTail: TakesTail = (tail, stored) => this.libraries.takesTail(tail, stored);
-    const { graph: narrow, storage } =
-      this.precision === 'bf16'
-        ? narrowed(prepared, takes, takesTail)
-        : { graph: prepared, storage: ownStorage };
+    const { graph: narrow, storage } = this.stored(prepared, takes, takesTail);
     const stages = this.generator.partition(narrow, { takes, takesTail, storage });
     const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
     const program = planProgram(narrow, stages, donate, lower, storage);
@@ -97,6 +96,11 @@ export class NvidiaExecutor implements Executor {
       constants.set(value, this.write(constantTensor(shape, dtype, values)));
     }
     return new NvidiaExecutable(graph, program, new Set(donate), constants, this.device);
+  }
+
+  /** What is computed in bf16 in place of f8e4m3 among what was compiled until now, and why. */
+  async fallback(): Promise<string | undefined> {
+    return this.libraries.fallback();
   }
 
   upload(tensor: HostTensor): DeviceBuffer {
@@ -170,6 +174,25 @@ export class NvidiaExecutor implements Executor {
     this.libraries.dispose();
     this.kernels.dispose();
     this.device.dispose();
+  }
+
+  /** A graph whose tensors lie in memory as the precision says. */
+  private stored(
+    graph: Graph,
+    takes: (node: Node) => boolean,
+    takesTail: TakesTail,
+  ): { graph: Graph; storage: Storage } {
+    switch (this.precision) {
+      case 'fp32':
+      case 'tf32':
+        return { graph, storage: ownStorage };
+      case 'bf16':
+        return narrowed(graph, takes, takesTail);
+      case 'fp8': {
+        const scaled = quantised(graph, (node, isRead) => this.libraries.quantises(node, isRead));
+        return narrowed(scaled.graph, takes, takesTail, scaled.products);
+      }
+    }
   }
 
   /** New memory with a tensor's values. */
@@ -323,6 +346,14 @@ class NvidiaExecutable implements Executable {
     for (const address of [...this.staged.values(), ...this.constants.values()])
       this.device.memory.release(address);
   }
+}
+
+/** Compute capability from which on GPUs multiply f8e4m3: Ada's. */
+const firstWithFp8 = 89;
+
+function requireFp8({ name, architecture }: Device): void {
+  if (Number.parseInt(architecture.replace('sm_', ''), 10) >= firstWithFp8) return;
+  throw new Error(`precision fp8: ${name} (${architecture}) multiplies no 8-bit floats; use bf16`);
 }
 
 function kernelsOf(work: Program['steps'][number]['work']): readonly Kernel[] {

@@ -23,8 +23,8 @@ export function toHost({ shape, dtype, data }: Values): HostTensor {
     case 'f32':
     case 'f16':
     case 'bf16':
-      return fromFloat32(dtype, shape, Float32Array.from(data));
     case 'f8e4m3':
+      return fromFloat32(dtype, shape, Float32Array.from(data));
     case 'f8e5m2':
       throw new TypeError(`${dtype} values are storage only; the reference executor computes none`);
   }

@@ -50,7 +50,7 @@ const prototypes = {
 } as const;
 
 /** Numbers of `cudaDataType_t`. */
-export const cudaTypes = { f32: 0, f16: 2, bf16: 14 } as const;
+export const cudaTypes = { f32: 0, f16: 2, bf16: 14, f8e4m3: 28 } as const;
 
 /** Numbers of `cublasComputeType_t`: sums in float32, products of exact float32 or of TF32 values. */
 export const computeTypes = { f32: 68, tf32: 77 } as const;
@@ -63,6 +63,7 @@ export const descriptorAttributes = {
   biasPointer: 8,
   auxiliaryPointer: 11,
   auxiliaryLeading: 12,
+  fastAccumulation: 25,
 } as const;
 
 /**

@@ -17,7 +17,7 @@ const prototypes = {
 } as const;
 
 /** Numbers of `cudnnDataType_t`. */
-export const cudnnTypes = { f32: 0, f16: 2, i32: 4, bf16: 9, i64: 10, bool: 11 } as const;
+export const cudnnTypes = { f32: 0, f16: 2, i32: 4, bf16: 9, i64: 10, bool: 11, f8e4m3: 12 } as const;
 
 /** Numbers of `cudnnBackendDescriptorType_t`. */
 export const descriptors = {
@@ -126,7 +126,7 @@ export const pointwiseModes = {
 } as const;
 
 /** Numbers of `cudnnReduceTensorOp_t`. */
-export const reductionOperators = { sum: 0, max: 3 } as const;
+export const reductionOperators = { sum: 0, max: 3, largestMagnitude: 4 } as const;
 
 /** Numbers of `cudnnBackendHeurMode_t`. */
 export const heuristicModes = { fallback: 2, best: 3 } as const;

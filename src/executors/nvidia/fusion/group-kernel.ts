@@ -4,6 +4,7 @@ import type { Kernel, Stage } from '../kernel.ts';
 import { resultOf, storageType } from '../plain/expression.ts';
 import { namedKernel, threads } from '../plain/named-kernel.ts';
 import type { Storage } from '../storage.ts';
+import { keptValues } from './kept-values.ts';
 import { eachOf, indexInWhole, isVectorised, type Read, type RowSpace, RowWriter } from './row-writer.ts';
 
 /** A tensor that a fused kernel writes. */
@@ -42,7 +43,7 @@ const mostColumnBlocks = 528;
 const leastBlocks = 2;
 
 /** Elements of each tensor that a thread holds in registers from phase to phase; longer rows are read again. */
-const mostHeld = 32;
+const mostHeld = 40;
 
 /** The stages of a group: its kernel, and one that joins the partial sums of columns. */
 export function groupStages(work: GroupWork): readonly Stage[] {
@@ -100,14 +101,15 @@ function layoutOf(work: GroupWork): Layout {
 }
 
 /**
- * Elements that a thread takes together: 16 bytes, which is four of f32, and eight where something is bf16, unless rows are
- * odd or too short, or other elements of a row would be read one by one.
+ * Elements that a thread takes together: 16 bytes, which is four of f32, and eight where something is narrower, unless rows
+ * are odd or too short, or other elements of a row would be read one by one.
  */
 function vectorOf(work: GroupWork): number {
   const { length, rows } = work.space;
   const isWide = (tensor: Tensor) => elementCount(tensor.shape) >= rows * length;
   const walked = [...readsWith(work, 1).map(({ tensor }) => tensor), ...targetsOf(work)].filter(isWide);
-  const most = walked.some((tensor) => work.storage(tensor) === 'bf16') ? [mostVector] : [];
+  const isNarrowed = walked.some((tensor) => ['bf16', 'f8e4m3'].includes(work.storage(tensor)));
+  const most = isNarrowed ? [mostVector] : [];
   const fits = (vector: number) =>
     length % vector === 0 &&
     rows * length >= 32 * vector &&
@@ -164,6 +166,13 @@ function phasesOf(work: GroupWork): number {
       ...[...work.columns, ...work.reductions].map((node) => level(node.operands[0])),
     )
   );
+}
+
+/** What each walk over a row computes for its elements. */
+function wantedOf(work: GroupWork, level: (tensor: Tensor) => number, phases: number): Tensor[][] {
+  const stored = work.stores.flatMap(({ value }) => (isNarrow(value, work) ? [] : [value]));
+  const wanted = [...stored, ...[...work.columns, ...work.reductions].map(({ operands: [x] }) => x)];
+  return Array.from({ length: phases }, (_, phase) => wanted.filter((tensor) => level(tensor) === phase));
 }
 
 /** Statements that compute a value and write it. */
@@ -242,6 +251,7 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
   const walks: string[] = [];
   const storedIn = new Map<number, number>();
   const held = chunks * vector;
+  const kept = writer.isHeld ? keptValues({ ...work, level, wanted: wantedOf(work, level, phases) }) : [];
   const isRagged = space.rows % slots !== 0;
   const condition = isRagged ? 'if (live) ' : '';
   for (let phase = 0; phase < phases; phase++) {
@@ -250,6 +260,14 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
     const own = reductions.flatMap((node, index) =>
       level(node.operands[0]) === phase ? [{ node, name: `t${index}` }] : [],
     );
+    const keeping = (kept[phase] ?? []).map((node, index) => ({ node, name: `h${phase}_${index}` }));
+    for (const { node, name } of keeping) {
+      const value = resultOf(node);
+      walks.push(`float ${name}[${held}];`);
+      inner.push(
+        `${name}[j * ${vector} + k] = ${writer.expression.element(value, writer.home(value.shape))};`,
+      );
+    }
     for (const { node, name } of own) {
       const [x] = node.operands;
       const isSum = node.op === 'sum';
@@ -290,6 +308,7 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
       ...sums,
     );
     for (const { node, name } of own) writer.setRowValue(node as Node, name);
+    for (const { node, name } of keeping) writer.keep(node, name);
   }
   const narrow = narrowStores(work, writer, condition);
   const blocks = Math.ceil(space.rows / slots);

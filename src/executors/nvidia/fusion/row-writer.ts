@@ -68,6 +68,8 @@ export class RowWriter implements Place {
   ]);
   private readonly registers = new Map<string, string>();
   private readonly sums = new Map<Node, string>();
+  /** Arrays of a thread's elements, by what they hold. */
+  private readonly kept = new Map<Node, string>();
   private phase = 0;
 
   constructor(settings: RowWriterSettings) {
@@ -92,6 +94,16 @@ export class RowWriter implements Place {
     this.sums.set(node, name);
   }
 
+  /** Whether a thread keeps its elements from walk to walk. */
+  get isHeld(): boolean {
+    return this.settings.held !== undefined;
+  }
+
+  /** Names the array that holds a node's values at a thread's elements in the walks that follow. */
+  keep(node: Node, name: string): void {
+    this.kept.set(node, name);
+  }
+
   /** Index of the element that a thread is at, under a shape of all elements. */
   home(shape: Shape): readonly string[] {
     const { length, rows } = this.settings.space;
@@ -107,6 +119,9 @@ export class RowWriter implements Place {
   }
 
   given(tensor: Tensor, index: readonly string[]): string | undefined {
+    const array = this.kept.get(tensor.node);
+    if (array !== undefined && isSame(index, this.home(tensor.shape)))
+      return `${array}[j * ${this.settings.vector} + k]`;
     const name = this.sums.get(tensor.node);
     if (name === undefined) return undefined;
     if (!isSame(index, this.narrow(tensor.shape))) throw new RangeError('a row reads the sum of another');
@@ -358,7 +373,7 @@ function spread(shape: Shape, names: readonly string[]): string[] {
 
 /** Whether chunks of a tensor in memory are read and written at once. */
 export function isVectorised(dtype: DType): boolean {
-  return dtype === 'f32' || dtype === 'bf16';
+  return dtype === 'f32' || dtype === 'bf16' || dtype === 'f8e4m3';
 }
 
 /** A statement for each element of a chunk. */

@@ -33,7 +33,10 @@ export interface FusionContext extends KernelContext, Inlining {
 }
 
 /** Rows longer than this are not walked by one block. */
-export const longestRow = 8192;
+export const longestRow = 16_384;
+
+/** Rows longer than this are not added up column by column: a thread holds its sums in registers. */
+const longestColumns = 8192;
 
 /** The units of a node whose result is in memory; undefined when no fused kernel computes it. */
 export function unitsOf(node: Node, context: FusionContext): readonly Unit[] | undefined {
@@ -97,7 +100,9 @@ function sumUnit(node: NodeOf<'sum' | 'max'>, context: FusionContext): readonly 
     node.op === 'sum' &&
     !axes.includes(x.rank - 1) &&
     x.shape.slice(0, -1).every((size, axis) => size === 1 || axes.includes(axis));
-  return isColumn && axes.length > 0 ? [unitOf('column', x, output, context)] : undefined;
+  return isColumn && axes.length > 0 && length <= longestColumns
+    ? [unitOf('column', x, output, context)]
+    : undefined;
 }
 
 /**

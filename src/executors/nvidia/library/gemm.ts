@@ -24,7 +24,7 @@ export type GemmType = keyof typeof cudaTypes;
  * @throws Error for one that cuBLASLt does not multiply.
  */
 export function gemmType(dtype: DType): GemmType {
-  if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16') return dtype;
+  if (dtype === 'f32' || dtype === 'f16' || dtype === 'bf16' || dtype === 'f8e4m3') return dtype;
   throw new Error(`cuBLASLt does not multiply ${dtype}`);
 }
 
@@ -35,7 +35,7 @@ export interface Gemm {
   readonly k: number;
   readonly transposeA: boolean;
   readonly transposeB: boolean;
-  /** Of a and b, and of y: the same, or f32. */
+  /** Of a and b, and of y: the same, or f32; of f8e4m3, which b must be stored transposed in, bf16 or f32. */
   readonly dtype: GemmType;
   readonly result: GemmType;
   readonly batch: number;
@@ -199,6 +199,8 @@ export class GemmPlan {
     this.set(descriptorAttributes.transposeA, NativeMemory.int(transposeB ? 1 : 0), 4);
     this.set(descriptorAttributes.transposeB, NativeMemory.int(transposeA ? 1 : 0), 4);
     this.set(descriptorAttributes.epilogue, NativeMemory.int(epilogues[epilogue ?? 'none']), 4);
+    // Sums of 14 bits within the tensor cores: their error is small beside that of the operands.
+    if (dtype === 'f8e4m3') this.set(descriptorAttributes.fastAccumulation, NativeMemory.int(1), 1);
     if (epilogue === 'biasGeluKeepingSum')
       this.set(descriptorAttributes.auxiliaryLeading, NativeMemory.integers([n]), 8);
     // Algorithms are asked for with pointers that are aligned as the later ones are.

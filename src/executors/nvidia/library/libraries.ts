@@ -1,4 +1,5 @@
-import type { Node } from '../../../tensor/tensor.ts';
+import { formatType } from '../../../tensor/shape.ts';
+import { type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Precision } from '../../executor.ts';
 import { type Cudnn, openCudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
@@ -9,10 +10,12 @@ import type { Tail } from '../tails.ts';
 import type { AttentionContext } from './attention.ts';
 import { fastestSplits } from './attention-splits.ts';
 import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
+import { type Fp8Attention, lowerFp8Attention, planFp8Attention } from './fp8-attention.ts';
+import { isForFp8 } from './fp8-products.ts';
 import { GemmLibrary } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
 import { isCudnnAttention, lowerAttention, lowerAttentionGradient } from './lower-attention.ts';
-import { gemmOfTail, lowerMatmul } from './matmul.ts';
+import { gemmOfTail, lowerMatmul, planMatmul } from './matmul.ts';
 
 /** cuBLASLt and cuDNN on one GPU, with what was planned with them. */
 export class Libraries {
@@ -23,6 +26,9 @@ export class Libraries {
   private readonly cudnn: Cudnn | undefined;
   private readonly attention: AttentionContext | undefined;
   private readonly convolutions = new Map<string, CudnnConvolution | undefined>();
+  private readonly quantised = new Map<string, Fp8Attention>();
+  /** Products that `fp8` asks of f8e4m3 and that are computed in bf16, and why. */
+  private readonly refused = new Set<string>();
 
   /** cuDNN is opened only for precisions that use it. */
   constructor(device: Device, kernels: KernelCache, precision: Precision) {
@@ -64,6 +70,29 @@ export class Libraries {
     return gemm !== undefined && this.gemm.isGain(gemm);
   }
 
+  /**
+   * Whether a product multiplies f8e4m3 in the precision `fp8`. What a library has nothing for is computed in bf16, which
+   * {@link fallback} tells.
+   * @param isRead whether anything reads a tensor.
+   */
+  quantises(node: Node, isRead: (tensor: Tensor) => boolean): boolean {
+    if (this.precision !== 'fp8' || !isForFp8(node, isRead)) return false;
+    try {
+      this.planFp8(node);
+      return true;
+    } catch (error) {
+      const types = operandsOf(node).map(formatType).join(' ');
+      const reason = error instanceof Error ? error.message : String(error);
+      this.refused.add(`computes ${node.op} of ${types} in bf16, not in fp8: ${reason}`);
+      return false;
+    }
+  }
+
+  /** What is computed otherwise than the precision says, and why; undefined when there is nothing of the kind. */
+  fallback(): string | undefined {
+    return this.refused.size === 0 ? undefined : [...this.refused].join('; ');
+  }
+
   /** How a node that is {@link takes}n is computed, its tensors being stored so. */
   lower({ node, tail }: LibraryStage, storage: Storage): LibraryCall {
     const { device, kernels, gemm, cudnn, attention } = this;
@@ -75,6 +104,8 @@ export class Libraries {
       case 'convolutionKernelGradient':
         return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node, storage);
       case 'attention':
+        if (cudnn !== undefined && storage(node.operands[0]) === 'f8e4m3')
+          return lowerFp8Attention({ kernels, cudnn, quantised: this.quantised }, node);
         if (attention !== undefined) return lowerAttention(attention, node, storage);
         break;
       case 'attentionGradient':
@@ -84,8 +115,18 @@ export class Libraries {
     throw new Error(`no library computes ${node.op}`);
   }
 
+  /** @throws Error when no library multiplies f8e4m3 for a node. */
+  private planFp8(node: Node): void {
+    const { kernels, cudnn, quantised } = this;
+    if (node.op === 'matmul')
+      this.gemm.plan(planMatmul(node, (tensor) => (tensor.node === node ? 'bf16' : 'f8e4m3')).gemm);
+    else if (node.op === 'attention' && cudnn !== undefined)
+      planFp8Attention({ kernels, cudnn, quantised }, node);
+  }
+
   /** Frees handles and plans. */
   dispose(): void {
+    for (const planned of this.quantised.values()) planned.graph[Symbol.dispose]();
     for (const planned of this.convolutions.values()) planned?.graph[Symbol.dispose]();
     for (const planned of this.attention?.forwards.values() ?? []) planned.graph[Symbol.dispose]();
     for (const planned of this.attention?.backwards.values() ?? []) planned.graph[Symbol.dispose]();

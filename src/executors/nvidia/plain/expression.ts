@@ -13,6 +13,7 @@ export function storageType(dtype: DType): string {
     bf16: 'bf16',
     i32: 'int',
     bool: 'unsigned char',
+    f8e4m3: 'f8e4m3',
   };
   const type = types[dtype];
   if (type === undefined) throw new Error(`kernels compute no ${dtype}`);

@@ -107,6 +107,13 @@ function withoutAssembly(prelude: string): string {
   const unsigned bits = __float_as_uint(x);
   return x != x ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
 }`,
+    e4m3_pair: `static unsigned e4m3_bits(float x) {
+  if (x != x) return 0x7f;
+  const float most = fabsf(x) < 448.0f ? fabsf(x) : 448.0f;
+  const int exponent = most < 0x1p-6f ? -6 : ilogbf(most);
+  return (signbit(x) ? 0x80 : 0) | (unsigned)(8 * (exponent + 6) + (int)nearbyintf(ldexpf(most, 3 - exponent)));
+}
+static unsigned short e4m3_pair(float a, float b) { return e4m3_bits(a) | e4m3_bits(b) << 8; }`,
   };
   return prelude
     .split('\n')
