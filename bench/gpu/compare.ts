@@ -3,14 +3,14 @@
  *
  *   --cases NAME,..         of cases.ts; default all
  *   --peers MODE,..         eager, compile, blocks, graphs (peer.py), none; default what is fastest of each case
- *   --precision NAME        ours: fp32, tf32, bf16; default bf16, which is PyTorch's
+ *   --precision NAME        ours: fp32, tf32, bf16, fp8; default bf16, which is PyTorch's
  *   --seconds N             most seconds of a case's rounds; default 30
  *   --rounds N              most rounds; default 9
  *   --compile-limit N       seconds after which PyTorch's compilation is given up; default 300
  *   --cold yes|no           whether to compile once with an empty kernel cache first; default yes
  *   --apart                 one side after the other instead of in turns: for GPUs that cannot hold both
  *   --recompute             ours computes blocks again in the backward pass
- *   --weights f32|bf16      ours, in forward passes; default bf16 in bf16, as PyTorch's are, else f32
+ *   --weights f32|bf16      ours, in forward passes; default bf16 in bf16 and fp8, as PyTorch's are, else f32
  *   --attention NAME        PyTorch's attention: default, cudnn
  *   --json FILE             appends a line of JSON for each case
  *   --sizes full|tiny       tiny, with --device DEVICE --peer-device cpu, is a dry run
@@ -92,7 +92,7 @@ const precision = choice('precision', options.precision, precisions);
 const ourSettings: OurSettings = {
   device: options.device,
   precision,
-  weights: choice('weights', options.weights ?? (precision === 'bf16' ? 'bf16' : 'f32'), ['f32', 'bf16']),
+  weights: choice('weights', options.weights ?? defaultWeights(), ['f32', 'bf16']),
   recompute: options.recompute,
 };
 
@@ -100,6 +100,11 @@ for (const name of options.cases.split(',') as CaseName[]) {
   const full: BenchCase | undefined = cases[name];
   if (full === undefined) throw new Error(`case ${name}: use some of ${Object.keys(cases).join()}`);
   await compare(name, options.sizes === 'tiny' ? tinyCase(full) : full);
+}
+
+/** Of our side, in forward passes. */
+function defaultWeights(): string {
+  return precision === 'bf16' || precision === 'fp8' ? 'bf16' : 'f32';
 }
 
 /** One of some words. */

@@ -81,6 +81,8 @@ async function prepare({ case: given, settings }: PrepareAsk): Promise<Answers['
   prepared = new Prepared(executor, gpu, executable, work);
   for (let i = 0; i < warmUps; i++) await prepared.queue();
   prepared.wait();
+  const fallback = await executor.fallback?.();
+  if (fallback !== undefined) console.error(`  ours ${fallback}`);
   return {
     device: gpu?.device.name ?? executor.name,
     compileSeconds,

@@ -18,4 +18,6 @@ const inputs = work.values.map((tensor) => executor.upload(tensor));
 await executor.run(executable, inputs);
 executor.device.synchronize();
 console.log(`${name}, ${executor.name} on ${executor.device.name}`);
+const fallback = await executor.fallback();
+if (fallback !== undefined) console.log(fallback);
 reportSteps(executor.profile(executable), Number(rows));

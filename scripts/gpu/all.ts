@@ -3,7 +3,7 @@
  *
  *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, precisions, bench, train, generate;
  *                         default all
- *   --precisions NAME,..  default fp32,tf32,bf16; bench and training in the last
+ *   --precisions NAME,..  default fp32,tf32,bf16,fp8; training and bench in the last but fp8, which sampling alone has
  *   --out DIR             for all.log, bench.jsonl and clips; default $OUT, else ./gpu-results
  *   --limit SECONDS       of each command; default 540
  *   --bench="OPTIONS"     of bench/gpu/compare.ts, separated by spaces
@@ -43,9 +43,10 @@ interface Command {
 const root = resolve(import.meta.dirname, '../..');
 const out = resolve(options.out);
 const chosen = options.precisions.split(',');
-const last = chosen.at(-1) ?? 'bf16';
-/** Those that are worth training in. */
-const trainable = chosen.filter((precision) => precision !== 'fp32');
+/** Those that have gradients, and of them those that are worth training in. */
+const full = chosen.filter((precision) => precision !== 'fp8');
+const trainable = full.filter((precision) => precision !== 'fp32');
+const last = full.at(-1) ?? 'bf16';
 const device = options.dry ? 'cpu' : 'nvidia';
 /** Errors of conformance cases relative to the largest value. */
 const tolerances: Readonly<Record<string, string>> = { fp32: '2e-6', tf32: '2e-2', bf16: '2e-2' };
@@ -56,9 +57,9 @@ const parts: Readonly<Record<string, () => readonly Command[]>> = {
   conformance: () =>
     chosen.map((precision) => script('conformance', precision, [tolerances[precision] ?? '2e-2'])),
   // The second run records a graph.
-  block: () => chosen.map((precision) => script('block-step', precision, ['2'])),
+  block: () => full.map((precision) => script('block-step', precision, ['2'])),
   sanitizer: () =>
-    chosen.map((precision) => ({
+    full.map((precision) => ({
       ...script('block-step', precision, ['1']),
       name: `sanitizer-${precision}`,
       ...(!options.dry && { under: sanitizer }),
@@ -72,11 +73,14 @@ const parts: Readonly<Record<string, () => readonly Command[]>> = {
         'transformer',
         ...(options.dry
           ? ['recipes/toy/transformer.json', '2', device]
-          : ['recipes/micro/transformer.json', '300', ...chosen]),
+          : ['recipes/micro/transformer.json', '300', ...full]),
       ],
     },
   ],
-  bench: () => [bench(last)],
+  bench: () => [
+    bench(last),
+    ...(chosen.includes('fp8') ? [bench('fp8', ['--cases', 'wan']), fp8Error()] : []),
+  ],
   train: () => {
     const folder = mkdtempSync(join(tmpdir(), 'zoetrope-train-'));
     process.on('exit', () => rmSync(folder, { recursive: true, force: true }));
@@ -113,11 +117,16 @@ function zoetrope(name: string, ...args: readonly string[]): Command {
   return { name, args: ['bin/zoetrope.js', ...args] };
 }
 
-function bench(precision: string): Command {
+/** How far the results of fp8 are from those of bf16. */
+function fp8Error(): Command {
+  return { name: 'fp8-error', args: ['bench/gpu/fp8-error.ts', ...(options.dry ? ['--dry'] : [])] };
+}
+
+function bench(precision: string, more: readonly string[] = []): Command {
   const json = join(out, 'bench.jsonl');
   const given = options.bench.split(' ').filter((word) => word !== '');
   const dry = ['--sizes', 'tiny', '--device', device, '--peers', 'none', '--rounds', '2'];
-  const args = ['--precision', precision, '--json', json, ...given, ...(options.dry ? dry : [])];
+  const args = ['--precision', precision, '--json', json, ...given, ...more, ...(options.dry ? dry : [])];
   return { name: `bench-${precision}`, args: ['bench/gpu/compare.ts', ...args] };
 }
 

@@ -1,5 +1,5 @@
 import type { DeviceChoice, DeviceOptions } from '../app.ts';
-import { precisions } from '../executors/executor.ts';
+import { type Precision, precisions } from '../executors/executor.ts';
 import { suggestion, UsageError } from './command.ts';
 
 /** The option `--precision` of every command that runs a model. */
@@ -9,19 +9,42 @@ export const precisionSetting = {
   help: `Of the device nvidia: ${precisions.join(', ')} (default: tf32)`,
 } as const;
 
+/** Precisions in which gradients are computed. */
+const trainingPrecisions = precisions.filter((name) => name !== 'fp8');
+
+/** The option `--precision` of commands that train. */
+export const trainingPrecisionSetting = {
+  ...precisionSetting,
+  help: `Of the device nvidia: ${trainingPrecisions.join(', ')} (default: tf32)`,
+} as const;
+
 /**
- * Reads a precision. With the device `auto` it counts where that is an NVIDIA GPU.
+ * {@link precisionOption} of a command that trains.
+ * @throws UsageError for `fp8` as well, in which no gradients are computed.
+ */
+export function trainingPrecisionOption(
+  device: DeviceChoice,
+  name: string | undefined,
+): Pick<DeviceOptions, 'precision'> {
+  if (name === 'fp8')
+    throw new UsageError('zoetrope: --precision fp8 is for making videos, not for training; use bf16');
+  return precisionOption(device, name, trainingPrecisions);
+}
+
+/**
+ * Reads a precision, one of those offered (default: all). With the device `auto` it counts where that is an NVIDIA GPU.
  * @throws UsageError for a precision that there is not, or that the device does not offer.
  */
 export function precisionOption(
   device: DeviceChoice,
   name: string | undefined,
+  offered: readonly Precision[] = precisions,
 ): Pick<DeviceOptions, 'precision'> {
   if (name === undefined) return {};
-  const precision = precisions.find((one) => one === name);
+  const precision = offered.find((one) => one === name);
   if (precision === undefined) {
     throw new UsageError(
-      `zoetrope: --precision must be one of ${precisions.join(', ')}, got '${name}'${suggestion(name, precisions)}`,
+      `zoetrope: --precision must be one of ${offered.join(', ')}, got '${name}'${suggestion(name, offered)}`,
     );
   }
   if (device !== 'nvidia' && device !== 'auto')

@@ -2,14 +2,14 @@ import { availableParallelism } from 'node:os';
 import { type DeviceName, type DeviceOptions, devices } from '../app.ts';
 import { type Launch, launchOf } from '../processes/launch.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
-import { precisionOption, precisionSetting } from './device-options.ts';
+import { trainingPrecisionOption, trainingPrecisionSetting } from './device-options.ts';
 
 /** Options that the training commands share. */
 export const trainOptions = {
   recipe: { type: 'string', value: 'FILE', help: 'Recipe, JSON (required)' },
   out: { type: 'string', value: 'DIR', help: 'Folder of the run, made if missing (required)' },
   device: { type: 'string', value: 'NAME', help: `One of ${devices.join(', ')}`, default: 'cpu' },
-  precision: precisionSetting,
+  precision: trainingPrecisionSetting,
   gpus: {
     type: 'string',
     value: 'N',
@@ -80,7 +80,7 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
     recipe,
     out,
     device,
-    deviceOptions: precisionOption(device, values.precision),
+    deviceOptions: trainingPrecisionOption(device, values.precision),
     gpus: count,
     allGpus: launch?.world ?? count,
     launch,

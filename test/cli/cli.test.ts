@@ -109,6 +109,10 @@ describe('the program', () => {
       "zoetrope: --precision must be one of fp32, tf32, bf16, got 'bf8'\n",
     ],
     [
+      ['train', 'transformer', '--recipe', 'a', '--out', 'b', '--device', 'nvidia', '--precision', 'fp8'],
+      'zoetrope: --precision fp8 is for making videos, not for training; use bf16\n',
+    ],
+    [
       ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--precision', 'bf16'],
       'zoetrope: --precision is of --device nvidia, not of cpu; leave it out\n',
     ],

@@ -137,7 +137,7 @@ describe('zoetrope generate', () => {
     [['--guidance-interval', '0.8'], /--guidance-interval must be two numbers/],
     [['--sampler', 'rk4'], /--sampler must be one of euler, heun, multistep, got 'rk4'\n$/],
     [['--device', 'gpu'], /--device must be one of auto, cpu/],
-    [['--precision', 'bf8'], /--precision must be one of fp32, tf32, bf16, got 'bf8'/],
+    [['--precision', 'bf8'], /--precision must be one of fp32, tf32, bf16, fp8, got 'bf8'/],
     [['--precision', 'bf16'], /--precision is of --device nvidia, not of cpu; leave it out/],
     [['--threads', '0'], /--threads must be a whole number from 1/],
     [['--strength', '0.5'], /--strength says how far a video is changed; give the video/],

@@ -22,7 +22,7 @@ import { adamW, globalNorm } from '../../src/training/optimizer.ts';
 import { angles, type CaseInput, type ConformanceCase, f32 } from './cases.ts';
 
 /** A case over a layer's parameters, all drawn at random, and further inputs. */
-function layer<Specs extends object>(
+export function layer<Specs extends object>(
   name: string,
   specs: Specs,
   inputs: readonly CaseInput[],

@@ -189,7 +189,8 @@ class StorageChoice {
       if (this.outputs.has(tensor)) continue;
       this.outputs.set(tensor, true);
       const { node } = tensor;
-      if (isProduct(node) || node.op === 'scatterAdd') continue;
+      // A maximum, such as the scale of a row in f8e4m3, is as good as the value that it is of.
+      if (isProduct(node) || node.op === 'scatterAdd' || node.op === 'max') continue;
       if (node.op === 'sum' && isOverRows(node)) {
         // Such as the gradient of a bias; but products that are only added up are parts of a sum.
         const x = this.viewed(node.operands[0]);

@@ -91,7 +91,7 @@ const numberNames = [...factorNames, ...found];
 const factorKernel: Kernel = {
   name: 'fp8_attention_factors',
   source: `extern "C" __global__ void fp8_attention_factors(float* numbers) {
-  ${numberNames.map((name, index) => `numbers[${index}] = ${name in factors ? `${factors[name as FactorName]}f` : '0.0f'};`).join('\n  ')}
+  ${numberNames.map((name, index) => `numbers[${index}] = ${name in factors ? `${factors[name as FactorName].toFixed(8)}f` : '0.0f'};`).join('\n  ')}
 }`,
   grid: [1, 1, 1],
   block: [1, 1, 1],

@@ -18,6 +18,7 @@ import {
   type Step,
   valuesInDonatedMemory,
 } from '../../../../src/executors/nvidia/program.ts';
+import { quantised } from '../../../../src/executors/nvidia/quantising.ts';
 import { ownStorage, type Storage } from '../../../../src/executors/nvidia/storage.ts';
 import { nodesOfTail } from '../../../../src/executors/nvidia/tails.ts';
 import { kernels, type Kernel as ReferenceKernel } from '../../../../src/executors/reference/kernels.ts';
@@ -52,6 +53,8 @@ export interface Generator {
   readonly prepare?: (graph: Graph) => Graph;
   /** Whether the precision is `bf16`; default: all is stored as the graph says. */
   readonly isNarrow?: boolean;
+  /** Products that multiply f8e4m3 then; default: none. */
+  readonly quantises?: Parameters<typeof quantised>[1];
 }
 
 /** A graph planned as the NVIDIA executor plans it, library nodes left to the reference executor's kernels. */
@@ -83,8 +86,9 @@ export function planStandIn(
     libraryOps.includes(node.op) || alsoLibrary.includes(node.op) || (hasOthers && isCollective(node));
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
   const prepared = generator.prepare?.(inlined) ?? inlined;
+  const scaled = quantised(prepared, generator.quantises ?? (() => false));
   const { graph: planned, storage } = generator.isNarrow
-    ? narrowed(prepared, takes, takesTail)
+    ? narrowed(scaled.graph, takes, takesTail, scaled.products)
     : { graph: prepared, storage: ownStorage };
   const stages = generator.partition(planned, { takes, takesTail, storage });
   const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
