@@ -48,7 +48,7 @@ function quantisedFunction(
   const types = shapes.map((shape) => ({ shape, dtype: 'f32' as const }));
   const { graph } = trace('test', (...x: Tensor[]) => [...build(...x)], ...types);
   const scaled = quantised(prepare(graph), quantises);
-  const narrow = narrowed(scaled.graph, takes, scaled.products);
+  const narrow = narrowed(scaled.graph, takes, () => false, scaled.products);
   const stages = fusedPartition(narrow.graph, { takes, storage: narrow.storage });
   const stored = (op: Node['op']) =>
     narrow.graph.nodes
