@@ -32,6 +32,8 @@ const gemms: readonly Gemm[] = [
   plain,
   { ...plain, dtype: 'f32', result: 'f32', transposeA: true, transposeB: false },
   { ...plain, result: 'f32', batch: 3, strideA: 20, strideB: 32 },
+  { ...plain, n: 16, k: 32, dtype: 'f8e4m3' },
+  { ...plain, n: 32, k: 16, dtype: 'f8e4m3', result: 'f32' },
   { ...plain, epilogue: 'bias' },
   { ...plain, n: 3, epilogue: 'bias', result: 'f32' },
   { ...plain, epilogue: 'biasGelu' },
@@ -100,6 +102,9 @@ describe.skipIf(reason !== undefined)(
       const refused: Gemm = { ...plain, n: 7, epilogue: 'biasGelu' };
       expect(() => library.plan(refused)).toThrow(/AlgoGetHeuristic.*not supported/);
       expect(library.isGain(refused)).toBe(false);
+      const odd: Gemm = { ...plain, n: 24, k: 32, dtype: 'f8e4m3' };
+      expect(() => library.plan(odd)).toThrow(/AlgoGetHeuristic.*not supported/);
+      expect(() => library.plan({ ...odd, n: 32, transposeB: false })).toThrow(/not supported/);
       expect(library.isGain({ ...plain, n: 12, epilogue: 'biasGeluKeepingSum' })).toBe(false);
       expect(library.isGain(plain)).toBe(false);
       for (const { epilogue, ...bare } of gemms)
