@@ -64,11 +64,17 @@ const linear = (x: Tensor, w: Tensor, b: Tensor) => matmul(x, w, { transposeB: t
 
 describe('the precision fp8', () => {
   it('scales and writes a row in the kernel that makes it', () => {
-    const { stored, kernels } = quantisedFunction(
+    const { stored, kernels, stages } = quantisedFunction(
       (x, w, b, v) => [linear(gelu(linear(layerNorm(x!), w!, b!)), v!, b!)],
       [[64, 32], [32, 32], [32], [32, 32]],
     );
     expect(stored('matmul')).toEqual(['f8e4m3 f8e4m3 bf16', 'f8e4m3 f8e4m3 f32']);
+    // Gelu is computed before the row's largest value is known, and kept until it is.
+    const [source] = stages.flatMap((stage) =>
+      stage.kind === 'kernel' && stage.kernel.source.includes('sigmoid(') ? [stage.kernel.source] : [],
+    );
+    expect(source!.match(/sigmoid\(/g)).toHaveLength(1);
+    expect(source).toContain('store8(y');
     // The weights and the norm; gelu; the result.
     expect(kernels.sort()).toEqual(['f32', 'f32 f8e4m3', 'f32 f8e4m3', 'f32 f8e4m3', 'f32 f8e4m3']);
   });
