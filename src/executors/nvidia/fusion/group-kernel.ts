@@ -335,7 +335,8 @@ function rowStages(work: GroupWork, writer: RowWriter, layout: Layout, phases: n
     '}',
     ...columns.flatMap((_, index) => columnSums(index, targets.length + index, layout, space)),
   ];
-  const kernel = kernelStage('rows', work, writer, outputs, body, [grid, block], storedIn);
+  const isKeeping = kept.some((nodes) => nodes.length > 0);
+  const kernel = kernelStage('rows', work, writer, outputs, body, [grid, block], storedIn, isKeeping);
   return grid === 1 || columns.length === 0
     ? [kernel]
     : [kernel, joinColumns(partials, columns, grid, space.length)];
@@ -430,6 +431,7 @@ function kernelStage(
   body: readonly string[],
   [grid, block]: readonly [blocks: number, threads: number],
   storedIn: ReadonlyMap<number, number>,
+  isKeeping = false,
 ): Stage {
   const { inputs, reads } = writer;
   const { storage } = work;
@@ -454,13 +456,15 @@ function kernelStage(
     ...inputs.map((input, i) => `const ${storageType(storage(input))}${pointer(`x${i}`)}`),
     ...outputs.map((output, i) => `${storageType(storage(output))}${pointer(`y${i}`)}`),
   ];
+  // Values that are kept beside what is loaded next take more registers than one block more is worth.
+  const blocks = (isKeeping ? Math.floor : Math.ceil)((leastBlocks * threads) / block);
   const kernel: Kernel = namedKernel(
     kind,
     `(${parameters.join(', ')}) {\n  ${body.join('\n  ')}\n}`,
     [grid, 1, 1],
     [block, 1, 1],
     0,
-    `__launch_bounds__(${block}, ${Math.ceil((leastBlocks * threads) / block)}) `,
+    `__launch_bounds__(${block}, ${blocks}) `,
   );
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs, outputs };
 }
