@@ -61,17 +61,21 @@ export function forwardByKeys(
 }
 
 /**
- * The attention to two sets of keys from the attention to each: results bf16 [rows, queries, heads, channels], log-sums f32
- * [rows, heads, queries]. The result may be made where the first one is. A thread has eight channels of the first half of a
+ * The attention to two sets of keys from the attention to each: results [rows, queries, heads, channels] in `from`, log-sums
+ * f32 [rows, heads, queries]. The result may be made where the first one is. A thread has eight channels of the first half of a
  * head and the eight at the same place in its second half.
  */
-function mergeKernel({ rows, queries, heads, headSize }: AttentionSizes, to: DType): Kernel {
+export function mergeKernel(
+  { rows, queries, heads, headSize }: Pick<AttentionSizes, 'rows' | 'queries' | 'heads' | 'headSize'>,
+  to: DType,
+  from: 'bf16' | 'f8e4m3' = 'bf16',
+): Kernel {
   const lanes = headSize / 16;
   const count = rows * queries * heads * lanes;
-  const name = `merge_keys_${to}_${rows}_${queries}_${heads}_${headSize}`;
+  const name = `merge_keys_${from}_${to}_${rows}_${queries}_${heads}_${headSize}`;
   return {
     name,
-    source: `extern "C" __global__ void ${name}(const bf16* early, const bf16* __restrict__ late, const float* __restrict__ earlySums, const float* __restrict__ lateSums, ${storageType(to)}* y, float* __restrict__ sums) {
+    source: `extern "C" __global__ void ${name}(const ${from}* early, const ${from}* __restrict__ late, const float* __restrict__ earlySums, const float* __restrict__ lateSums, ${storageType(to)}* y, float* __restrict__ sums) {
   unsigned i = blockIdx.x * 256u + threadIdx.x;
   if (i >= ${count}u) return;
   unsigned at = i / ${lanes}, lane = i % ${lanes};

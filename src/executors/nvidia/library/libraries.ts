@@ -10,7 +10,7 @@ import type { Tail } from '../tails.ts';
 import type { AttentionContext } from './attention.ts';
 import { fastestSplits } from './attention-splits.ts';
 import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
-import { type Fp8Attention, lowerFp8Attention, planFp8Attention } from './fp8-attention.ts';
+import { type Fp8AttentionContext, lowerFp8Attention, planFp8Attention } from './fp8-attention.ts';
 import { isForFp8 } from './fp8-products.ts';
 import { GemmLibrary } from './gemm.ts';
 import type { LibraryCall } from './library-call.ts';
@@ -26,7 +26,7 @@ export class Libraries {
   private readonly cudnn: Cudnn | undefined;
   private readonly attention: AttentionContext | undefined;
   private readonly convolutions = new Map<string, CudnnConvolution | undefined>();
-  private readonly quantised = new Map<string, Fp8Attention>();
+  private readonly fp8: Fp8AttentionContext | undefined;
   /** Products that `fp8` asks of f8e4m3 and that are computed in bf16, and why. */
   private readonly refused = new Set<string>();
 
@@ -37,6 +37,13 @@ export class Libraries {
     this.precision = precision;
     this.gemm = new GemmLibrary(device, precision);
     this.cudnn = precision === 'fp32' ? undefined : openCudnn(device.stream);
+    this.fp8 = this.cudnn && {
+      device,
+      kernels,
+      cudnn: this.cudnn,
+      quantised: new Map(),
+      lateKeys: new Map(),
+    };
     this.attention = this.cudnn && {
       device,
       kernels,
@@ -95,7 +102,7 @@ export class Libraries {
 
   /** How a node that is {@link takes}n is computed, its tensors being stored so. */
   lower({ node, tail }: LibraryStage, storage: Storage): LibraryCall {
-    const { device, kernels, gemm, cudnn, attention } = this;
+    const { device, kernels, gemm, cudnn, attention, fp8 } = this;
     switch (node.op) {
       case 'matmul':
         return lowerMatmul(device, gemm, node, storage, tail);
@@ -104,8 +111,7 @@ export class Libraries {
       case 'convolutionKernelGradient':
         return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node, storage);
       case 'attention':
-        if (cudnn !== undefined && storage(node.operands[0]) === 'f8e4m3')
-          return lowerFp8Attention({ kernels, cudnn, quantised: this.quantised }, node);
+        if (fp8 !== undefined && storage(node.operands[0]) === 'f8e4m3') return lowerFp8Attention(fp8, node);
         if (attention !== undefined) return lowerAttention(attention, node, storage);
         break;
       case 'attentionGradient':
@@ -117,16 +123,14 @@ export class Libraries {
 
   /** @throws Error when no library multiplies f8e4m3 for a node. */
   private planFp8(node: Node): void {
-    const { kernels, cudnn, quantised } = this;
     if (node.op === 'matmul')
       this.gemm.plan(planMatmul(node, (tensor) => (tensor.node === node ? 'bf16' : 'f8e4m3')).gemm);
-    else if (node.op === 'attention' && cudnn !== undefined)
-      planFp8Attention({ kernels, cudnn, quantised }, node);
+    else if (node.op === 'attention' && this.fp8 !== undefined) planFp8Attention(this.fp8, node);
   }
 
   /** Frees handles and plans. */
   dispose(): void {
-    for (const planned of this.quantised.values()) planned.graph[Symbol.dispose]();
+    for (const planned of this.fp8?.quantised.values() ?? []) planned.graph[Symbol.dispose]();
     for (const planned of this.convolutions.values()) planned?.graph[Symbol.dispose]();
     for (const planned of this.attention?.forwards.values() ?? []) planned.graph[Symbol.dispose]();
     for (const planned of this.attention?.backwards.values() ?? []) planned.graph[Symbol.dispose]();
