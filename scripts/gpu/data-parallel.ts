@@ -1,8 +1,9 @@
 /**
  * `node scripts/gpu/data-parallel.ts [--part speed|curve|all] [--gpus 1,2,4,8] [--cases micro,small,base] [--steps 50]
- * [--precision tf32]`: training on several GPUs of this machine, a process each, batches of random numbers.
+ * [--precision tf32] [--buckets 32,all]`: training on several GPUs of this machine, a process each, batches of random numbers.
  *
- * `speed`: tokens a second of each case on each number of GPUs, and how many times that of one GPU.
+ * `speed`: tokens a second of each case on each number of GPUs, and how many times that of one GPU, with gradients exchanged
+ * in buckets of so many MiB each: `all` is one, after the backward pass.
  * `curve`: the losses of 2 GPUs beside those of 1 GPU that takes both batches as one. Ends with code 1 when they differ by
  * more than a hundredth.
  */
@@ -53,6 +54,7 @@ const { values } = parseArgs({
     cases: { type: 'string', default: 'micro,small,base' },
     steps: { type: 'string', default: '50' },
     precision: { type: 'string', default: 'tf32' },
+    buckets: { type: 'string', default: '32' },
     /** Given to the processes: what to do, for which case, and where to write what was found. */
     role: { type: 'string' },
     result: { type: 'string', default: '' },
@@ -75,11 +77,14 @@ async function measure(): Promise<void> {
   for (const name of values.cases.split(',')) {
     let one: number | undefined;
     for (const count of counts) {
-      const [milliseconds = Number.NaN, tokens = 0] = await inProcesses(count, 'speed', name);
-      const rate = (1000 * count * tokens) / milliseconds;
-      one ??= rate / count;
-      const figures = `${milliseconds.toFixed(2)} ms a step, ${(rate / 1e6).toFixed(3)} million tokens/s`;
-      console.log(`${name}, ${count} GPUs: ${figures}, ${(rate / one).toFixed(2)} times one GPU`);
+      for (const bucket of count === 1 ? ['32'] : values.buckets.split(',')) {
+        const [milliseconds = Number.NaN, tokens = 0] = await inProcesses(count, 'speed', name, bucket);
+        const rate = (1000 * count * tokens) / milliseconds;
+        one ??= rate / count;
+        const figures = `${milliseconds.toFixed(2)} ms a step, ${(rate / 1e6).toFixed(3)} million tokens/s`;
+        const how = count === 1 ? '1 GPU' : `${count} GPUs, buckets of ${bucket} MiB`;
+        console.log(`${name}, ${how}: ${figures}, ${(rate / one).toFixed(2)} times one GPU`);
+      }
     }
   }
 }
@@ -99,11 +104,17 @@ async function compareCurves(): Promise<void> {
 }
 
 /** Runs this script as several processes, and gives the numbers that the first one found. */
-async function inProcesses(count: number, role: string, name: string): Promise<readonly number[]> {
+async function inProcesses(
+  count: number,
+  role: string,
+  name: string,
+  bucket = '32',
+): Promise<readonly number[]> {
   const folder = mkdtempSync(join(tmpdir(), 'zoetrope-gpus-'));
   const result = join(folder, 'result.json');
   const given = ['--role', role, '--cases', name, '--result', result];
-  const args = [import.meta.filename, ...given, '--steps', values.steps, '--precision', precision];
+  const chosen = ['--steps', values.steps, '--precision', precision, '--buckets', bucket];
+  const args = [import.meta.filename, ...given, ...chosen];
   const { code, problem } = await supervise({ args, count, signal: new AbortController().signal });
   const found = code === 0 ? (JSON.parse(readFileSync(result, 'utf8')) as number[]) : [];
   rmSync(folder, { recursive: true });
@@ -120,7 +131,8 @@ async function work(role: string): Promise<void> {
   const launch = launchOf(process.env);
   const [rank, world] = [launch?.rank ?? 0, launch?.world ?? 1];
   await using processes = launch && (await joinProcesses(launch));
-  await using executor = await openNvidiaExecutor({ device: rank, processes, precision });
+  const bucketBytes = values.buckets === 'all' ? Number.POSITIVE_INFINITY : Number(values.buckets) * 2 ** 20;
+  await using executor = await openNvidiaExecutor({ device: rank, processes, precision, bucketBytes });
   const batchesEach = role === 'curve' && world === 1 ? 2 : 1;
   const own: TransformerRecipe = {
     ...recipe,

@@ -1,5 +1,6 @@
 import { at } from '../../tensor/shape.ts';
-import type { Communicator } from './communicator.ts';
+import type { CollectiveNode } from './collectives.ts';
+import type { Communicator, Exchange } from './communicator.ts';
 import type { Device, LaunchGraph } from './device.ts';
 import type { Location } from './donation.ts';
 import type { KernelCache, Launch } from './kernel-cache.ts';
@@ -33,6 +34,8 @@ interface BoundStep {
   readonly name: string;
   readonly bytes: number;
   readonly launches: readonly Launch[];
+  /** What a profile measures; that of collectives is with waiting for them. Nothing where only others are waited for. */
+  readonly measured: readonly Launch[];
 }
 
 /** Launches that a profile averages over. */
@@ -48,6 +51,7 @@ export class Binding {
   private readonly device: Device;
   private readonly steps: readonly BoundStep[];
   private readonly resolve: (location: Location) => bigint;
+  private readonly exchanges = new Map<readonly CollectiveNode[], Exchange>();
   private runs = 0;
   private graph: LaunchGraph | undefined;
 
@@ -66,7 +70,7 @@ export class Binding {
     this.steps = program.steps.map((step) => ({
       name: step.name,
       bytes: trafficOf(program, step),
-      launches: this.bindStep(launchers, program, step),
+      ...this.bindStep(launchers, program, step),
     }));
   }
 
@@ -88,7 +92,8 @@ export class Binding {
 
   /** Milliseconds of GPU time of each step, in order, launched one by one. Repeats steps, so values are spoilt. Blocks. */
   profile(): StepTime[] {
-    return this.steps.map(({ name, bytes, launches }) => ({
+    const measured = this.steps.filter((step) => step.measured.length > 0);
+    return measured.map(({ name, bytes, measured: launches }) => ({
       name,
       bytes,
       milliseconds: this.device.time(() => {
@@ -97,10 +102,11 @@ export class Binding {
     }));
   }
 
-  /** Frees the graph. */
+  /** Frees the graph and the events. */
   dispose(): void {
     this.graph?.dispose();
     this.graph = undefined;
+    for (const exchange of this.exchanges.values()) exchange[Symbol.dispose]();
   }
 
   private launchAll(): void {
@@ -111,22 +117,35 @@ export class Binding {
     { kernels, communicator }: Launchers,
     program: Program,
     { work, reads, writes, scratch }: Step,
-  ): Launch[] {
+  ): Pick<BoundStep, 'launches' | 'measured'> {
     const inputs = reads.map(this.resolve);
     const [outputs, own] = [writes, scratch].map((values) =>
       values.map((value) => this.resolve({ kind: 'value', value })),
     ) as [bigint[], bigint[]];
-    if (work.kind === 'library') return [...work.call.bind({ inputs, outputs, scratch: own })];
-    if (work.kind === 'collective') {
-      if (communicator === undefined) throw new Error('there are no other processes');
-      return [communicator.bind(work.nodes, inputs, outputs)];
+    const all = (launches: readonly Launch[]) => ({ launches, measured: launches });
+    switch (work.kind) {
+      case 'library':
+        return all(work.call.bind({ inputs, outputs, scratch: own }));
+      case 'start': {
+        if (communicator === undefined) throw new Error('there are no other processes');
+        const exchange = communicator.bind(work.nodes, inputs, outputs);
+        this.exchanges.set(work.nodes, exchange);
+        return { launches: [exchange.start], measured: [exchange.start, exchange.wait] };
+      }
+      case 'wait': {
+        const exchange = this.exchanges.get(work.nodes);
+        if (exchange === undefined) throw new Error('what is waited for was not started');
+        return { launches: [exchange.wait], measured: [] };
+      }
+      case 'kernel': {
+        const { kernel } = work;
+        const clears = (kernel.zeroOutputs ?? []).map((index): Launch => {
+          const [address, bytes] = [at(outputs, index), at(program.bytes, at(writes, index))];
+          return () => this.device.clear(address, bytes);
+        });
+        return all([...clears, kernels.bind(kernel, [...inputs, ...outputs])]);
+      }
     }
-    const { kernel } = work;
-    const clears = (kernel.zeroOutputs ?? []).map((index): Launch => {
-      const [address, bytes] = [at(outputs, index), at(program.bytes, at(writes, index))];
-      return () => this.device.clear(address, bytes);
-    });
-    return [...clears, kernels.bind(kernel, [...inputs, ...outputs])];
   }
 }
 

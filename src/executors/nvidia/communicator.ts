@@ -19,44 +19,72 @@ export function newCommunicatorId(): Uint8Array {
   return id.bytes;
 }
 
-/** The way to the GPUs of other processes: NCCL. Dispose it before the GPU, when all processes have come to their end. */
+/** Collectives on fixed memory, which run as one beside what the GPU computes. Dispose it to free its events. */
+export interface Exchange extends Disposable {
+  /** Queues them behind what the GPU was given until now. */
+  readonly start: Launch;
+  /** Lets what the GPU is given from now on wait until they are done. */
+  readonly wait: Launch;
+}
+
+/**
+ * The way to the GPUs of other processes: NCCL, on a stream of its own. Dispose it before the GPU, when all processes have
+ * come to their end.
+ */
 export class Communicator implements Disposable {
   private readonly device: Device;
   private readonly nccl: Nccl;
   private readonly handle: bigint;
   private readonly world: number;
+  private readonly stream: bigint;
 
-  /** Blocks until every process of the communicator is here. @param id of {@link newCommunicatorId}, the same for all. */
-  constructor(device: Device, { rank, world }: Place, id: Uint8Array) {
-    const nccl = loadNccl();
+  /**
+   * Blocks until every process of the communicator is here.
+   * @param id of {@link newCommunicatorId}, the same for all.
+   * @param nccl the library.
+   */
+  constructor(device: Device, { rank, world }: Place, id: Uint8Array, nccl = loadNccl()) {
     const out = new NativeMemory(8);
     nccl.check(nccl.ncclCommInitRank(out.bytes, world, { bytes: id }, rank), 'ncclCommInitRank');
     this.device = device;
     this.nccl = nccl;
     this.handle = out.pointer();
     this.world = world;
+    // Its kernels are few and others wait for them: they come before those of the computation that runs beside them.
+    this.stream = device.createSideStream();
   }
 
-  /** A launch of several collectives as one; every process has to launch the same ones in the same order. */
-  bind(nodes: readonly CollectiveNode[], inputs: readonly bigint[], outputs: readonly bigint[]): Launch {
+  /** Several collectives as one; every process has to start the same ones in the same order. */
+  bind(nodes: readonly CollectiveNode[], inputs: readonly bigint[], outputs: readonly bigint[]): Exchange {
+    const { device, nccl, stream } = this;
     const launches = nodes.map((node, index) => this.bindOne(node, at(inputs, index), at(outputs, index)));
-    return () => {
-      this.nccl.check(this.nccl.ncclGroupStart(), 'ncclGroupStart');
-      try {
-        for (const launch of launches) launch();
-      } finally {
-        this.nccl.check(this.nccl.ncclGroupEnd(), 'ncclGroupEnd');
-      }
+    const [ready, done] = [device.createOrderingEvent(), device.createOrderingEvent()];
+    return {
+      start: () => {
+        device.record(ready);
+        device.holdFor(ready, stream);
+        nccl.check(nccl.ncclGroupStart(), 'ncclGroupStart');
+        try {
+          for (const launch of launches) launch();
+        } finally {
+          nccl.check(nccl.ncclGroupEnd(), 'ncclGroupEnd');
+        }
+        device.record(done, stream);
+      },
+      wait: () => device.holdFor(done),
+      [Symbol.dispose]: () => {
+        for (const event of [ready, done]) device.driver.cuEventDestroy_v2(event);
+      },
     };
   }
 
   [Symbol.dispose](): void {
     this.nccl.check(this.nccl.ncclCommDestroy(this.handle), 'ncclCommDestroy');
+    this.device.driver.cuStreamDestroy_v2(this.stream);
   }
 
   private bindOne(node: CollectiveNode, input: bigint, output: bigint): Launch {
-    const { nccl, handle, world } = this;
-    const { stream } = this.device;
+    const { nccl, handle, world, stream } = this;
     const { shape, dtype } = node.operands[0];
     const count = elementCount(shape);
     const type = typeOf(dtype);

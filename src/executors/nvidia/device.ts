@@ -2,15 +2,18 @@ import {
   captureThreadLocal,
   type Driver,
   deviceAttributes,
+  firstPriority,
   loadDriver,
   nonBlockingStream,
+  orderingEvent,
 } from './bindings/driver.ts';
 import { callAsync, NativeMemory, textAt } from './bindings/native.ts';
 import { DeviceMemory } from './device-memory.ts';
 import { PinnedMemory } from './pinned-memory.ts';
 
 /**
- * One GPU: its context, which belongs to this thread, the one stream on which everything runs in order, its memory.
+ * One GPU: its context, which belongs to this thread, the stream on which everything runs in order (what runs beside it,
+ * {@link Device.createSideStream}, is waited for there), its memory.
  * Freed memory may be given out again at once, since whatever still reads it was queued before.
  */
 export class Device {
@@ -96,9 +99,29 @@ export class Device {
     return out.pointer();
   }
 
-  /** Marks the end of what is queued now. */
-  record(event: bigint): void {
-    this.driver.check(this.driver.cuEventRecord(event, this.stream), 'cuEventRecord');
+  /** A stream beside that of the device, whose kernels come first where both have some. The caller destroys it. */
+  createSideStream(): bigint {
+    const out = new NativeMemory(8);
+    const status = this.driver.cuStreamCreateWithPriority(out.bytes, nonBlockingStream, firstPriority);
+    this.driver.check(status, 'cuStreamCreateWithPriority');
+    return out.pointer();
+  }
+
+  /** An event by which streams wait for each other, without a time. The caller destroys it. */
+  createOrderingEvent(): bigint {
+    const out = new NativeMemory(8);
+    this.driver.check(this.driver.cuEventCreate(out.bytes, orderingEvent), 'cuEventCreate');
+    return out.pointer();
+  }
+
+  /** Marks the end of what is queued on a stream now. */
+  record(event: bigint, stream = this.stream): void {
+    this.driver.check(this.driver.cuEventRecord(event, stream), 'cuEventRecord');
+  }
+
+  /** Lets what is queued on a stream from now on wait for an event. */
+  holdFor(event: bigint, stream = this.stream): void {
+    this.driver.check(this.driver.cuStreamWaitEvent(stream, event, 0), 'cuStreamWaitEvent');
   }
 
   /** Whether everything before an event is done. */

@@ -23,6 +23,7 @@ import type { Kernel, LibraryStage, Partition, TakesTail } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
+import { defaultBucketBytes } from './overlap.ts';
 import { bytesOfType, type Program, planProgram } from './program.ts';
 import { quantised } from './quantising.ts';
 import { ownStorage, type Storage } from './storage.ts';
@@ -33,6 +34,8 @@ export interface NvidiaSettings {
   readonly device?: number;
   /** Default `tf32`. */
   readonly precision?: Precision;
+  /** What processes exchange at once, in bytes. Default 32 MiB. */
+  readonly bucketBytes?: number;
 }
 
 /** What makes kernels: the partition of graphs, and the source that stands before every kernel. */
@@ -52,15 +55,20 @@ export class NvidiaExecutor implements Executor {
   readonly device: Device;
   private readonly generator: KernelGenerator;
   private readonly precision: Precision;
+  private readonly bucketBytes: number;
   private readonly kernels: KernelCache;
   private communicator: Communicator | undefined;
   private readonly libraries: Libraries;
   private readonly arena: Arena;
 
   /** @throws Error naming what is missing: a driver, a GPU, a library. */
-  constructor(generator: KernelGenerator, { device = 0, precision = 'tf32' }: NvidiaSettings = {}) {
+  constructor(
+    generator: KernelGenerator,
+    { device = 0, precision = 'tf32', bucketBytes = defaultBucketBytes }: NvidiaSettings = {},
+  ) {
     this.generator = generator;
     this.precision = precision;
+    this.bucketBytes = bucketBytes;
     this.device = new Device(device);
     if (precision === 'fp8') requireFp8(this.device);
     this.name = `nvidia ${precision}`;
@@ -88,7 +96,7 @@ export class NvidiaExecutor implements Executor {
     const { graph: narrow, storage } = this.stored(prepared, takes, takesTail);
     const stages = this.generator.partition(narrow, { takes, takesTail, storage });
     const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
-    const program = planProgram(narrow, stages, donate, lower, storage);
+    const program = planProgram(narrow, stages, donate, lower, storage, this.bucketBytes);
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
     for (const { value, node } of program.constants) {
@@ -362,7 +370,8 @@ function kernelsOf(work: Program['steps'][number]['work']): readonly Kernel[] {
       return [work.kernel];
     case 'library':
       return work.call.kernels;
-    case 'collective':
+    case 'start':
+    case 'wait':
       return [];
   }
 }

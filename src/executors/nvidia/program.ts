@@ -2,11 +2,12 @@ import { bytesPerElement } from '../../tensor/dtype.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type TensorType } from '../../tensor/shape.ts';
 import { type Graph, type Node, type NodeOf, Tensor } from '../../tensor/tensor.ts';
-import { type CollectiveNode, inPlaceSums, joinCollectives } from './collectives.ts';
+import { type CollectiveNode, inPlaceSums } from './collectives.ts';
 import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
 import { type Kernel, type LibraryStage, operandsOfCall, resultsOfCall, type Stage } from './kernel.ts';
 import type { LibraryCall } from './library/library-call.ts';
 import { planMemory } from './memory-plan.ts';
+import { defaultBucketBytes, scheduleCollectives } from './overlap.ts';
 import { ownStorage, type Storage, storedBytes } from './storage.ts';
 
 /** One step of a program: what it launches, and where its operands, results and scratch are. */
@@ -16,8 +17,10 @@ export interface Step extends StepAccess {
   readonly work:
     | { readonly kind: 'kernel'; readonly kernel: Kernel }
     | { readonly kind: 'library'; readonly call: LibraryCall }
-    /** One for each operand and result. */
-    | { readonly kind: 'collective'; readonly nodes: readonly CollectiveNode[] };
+    /** Collectives that run beside the next steps, one for each operand and result. */
+    | { readonly kind: 'start'; readonly nodes: readonly CollectiveNode[] }
+    /** The end of those that were started with the same nodes: until then it reads their operands and results. */
+    | { readonly kind: 'wait'; readonly nodes: readonly CollectiveNode[] };
   /** Values that only this step uses. */
   readonly scratch: readonly number[];
 }
@@ -52,6 +55,7 @@ export function bytesOfType({ shape, dtype }: TensorType): number {
  * Plans the memory of a graph cut into stages.
  * @param lower how a library node is computed.
  * @param storage how tensors lie in memory; graph inputs and outputs in their own dtype.
+ * @param bucketBytes what processes exchange at once: {@link scheduleCollectives}.
  */
 export function planProgram(
   graph: Graph,
@@ -59,6 +63,7 @@ export function planProgram(
   donated: readonly number[],
   lower: (stage: LibraryStage) => LibraryCall,
   storage: Storage = ownStorage,
+  bucketBytes = defaultBucketBytes,
 ): Program {
   const locations = new TensorMap<Location>();
   graph.inputs.forEach((input, index) => {
@@ -81,7 +86,7 @@ export function planProgram(
   const steps: Step[] = [];
   const constants: ProgramConstant[] = [];
   const isInPlace = inPlaceSums(graph);
-  for (const stage of joinCollectives(stages)) {
+  for (const stage of scheduleCollectives(stages, bucketBytes)) {
     switch (stage.kind) {
       case 'view':
         locations.set(stage.output, locationOf(locations, stage.input));
@@ -110,7 +115,7 @@ export function planProgram(
         steps.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
         break;
       }
-      case 'collective': {
+      case 'start': {
         const { nodes } = stage;
         const operands = nodes.map((node) => node.operands[0]);
         const reads = read(operands);
@@ -125,7 +130,14 @@ export function planProgram(
           isInPlace(node) ? [[index, index]] : [],
         );
         const name = `${nodes.length} x ${at(nodes, 0).op}: ${formatType(at(operands, 0))} ...`;
-        steps.push({ name, work: { kind: 'collective', nodes }, reads, writes, inPlace, scratch: [] });
+        steps.push({ name, work: { kind: 'start', nodes }, reads, writes, inPlace, scratch: [] });
+        break;
+      }
+      case 'wait': {
+        const { nodes } = stage;
+        const reads = read(nodes.flatMap((node) => [node.operands[0], new Tensor(node as Node, 0)]));
+        const name = `wait for ${nodes.length} x ${at(nodes, 0).op}`;
+        steps.push({ name, work: { kind: 'wait', nodes }, reads, writes: [], inPlace: [], scratch: [] });
         break;
       }
     }

@@ -5,14 +5,10 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { libraryPathVariable } from '../../../src/executors/nvidia/bindings/discovery.ts';
 import { NativeMemory } from '../../../src/executors/nvidia/bindings/native.ts';
-import {
-  type CollectiveNode,
-  isCollective,
-  joinCollectives,
-} from '../../../src/executors/nvidia/collectives.ts';
+import { type CollectiveNode, isCollective } from '../../../src/executors/nvidia/collectives.ts';
 import { Communicator, newCommunicatorId } from '../../../src/executors/nvidia/communicator.ts';
 import type { Device } from '../../../src/executors/nvidia/device.ts';
-import { allGather, allReduce, matmul, reduceScatter } from '../../../src/tensor/functions.ts';
+import { allGather, allReduce, reduceScatter } from '../../../src/tensor/functions.ts';
 import { input } from '../../../src/tensor/graph.ts';
 import type { Tensor } from '../../../src/tensor/tensor.ts';
 import { missingCompiler } from './stand-in/compile.ts';
@@ -36,7 +32,13 @@ describe.skipIf(reason !== undefined)(
       else process.env[libraryPathVariable] = before;
       rmSync(folder, { recursive: true });
     });
-    const device = { stream: 77n } as Device;
+    const device = {
+      createSideStream: () => 77n,
+      createOrderingEvent: () => 1n,
+      record: () => undefined,
+      holdFor: () => undefined,
+      driver: { cuStreamDestroy_v2: () => 0, cuEventDestroy_v2: () => 0 },
+    } as unknown as Device;
 
     it('does several collectives as one, each on its own memory', () => {
       using communicator = new Communicator(device, { rank: 1, world: 2 }, newCommunicatorId());
@@ -45,7 +47,8 @@ describe.skipIf(reason !== undefined)(
       const given = floats(8, (i) => i);
       const results = [8, 16, 4].map((count) => floats(count, () => -1));
       const address = (memory: NativeMemory) => memory.address;
-      communicator.bind(nodes, [given, given, given].map(address), results.map(address))();
+      using exchange = communicator.bind(nodes, [given, given, given].map(address), results.map(address));
+      exchange.start();
       expect(results.map((memory) => valuesOf(memory))).toEqual([
         [0, 2, 4, 6, 8, 10, 12, 14],
         [0, 1, 2, 3, 4, 5, 6, 7, 0, 1, 2, 3, 4, 5, 6, 7],
@@ -64,27 +67,6 @@ describe.skipIf(reason !== undefined)(
     });
   },
 );
-
-it('joins collectives that follow each other, but for those that need each other', () => {
-  const [a, b, c] = [allReduce(x), allReduce(x.reshape([8])), allReduce(x.transpose())];
-  const again = allReduce(a);
-  const stage = (tensor: Tensor) => ({ kind: 'library', node: tensor.node }) as const;
-  const view = { kind: 'view', input: x, output: b.node.operands[0] as Tensor } as const;
-  const shapes = joinCollectives([
-    stage(a),
-    view,
-    stage(b),
-    stage(c),
-    stage(again),
-    stage(matmul(x, x.transpose())),
-  ]);
-  expect(shapes.map((one) => (one.kind === 'collective' ? one.nodes.length : one.kind))).toEqual([
-    'view',
-    3,
-    1,
-    'library',
-  ]);
-});
 
 function nodeOf({ node }: Tensor): CollectiveNode {
   if (!isCollective(node)) throw new Error(`${node.op} is no collective`);

@@ -18,6 +18,7 @@ import { transformerTraining } from '../../../src/training/transformer-task.ts';
 import { tinyRecipe } from '../../training/tiny.ts';
 import { difference, evaluate } from '../comparison.ts';
 import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
+import { HostStreams } from './stand-in/host-streams.ts';
 import { kernelsOf, planStandIn, runStandIn } from './stand-in/stand-in-executor.ts';
 
 const config = {
@@ -113,6 +114,9 @@ function relativeError(found: HostTensor, expected: HostTensor): number {
   return length(exact.map((value, i) => found.data[i]! - value)) / length(exact);
 }
 
+/** A few of the gradients of these small models. */
+const bucketBytes = 16 << 10;
+
 const reason = missingCompiler();
 
 describe.skipIf(reason !== undefined)(
@@ -134,9 +138,11 @@ describe.skipIf(reason !== undefined)(
       return planStandIn(muon.traced.graph, generator, muon.traced.donate, attentions);
     });
     const shared = transformerStep(adamRecipe, 2);
+    const streams = new HostStreams();
     const sharedPlans = [false, true].map((isNarrow) => {
       const generator = { prepare, isNarrow, partition: fusedPartition };
-      return planStandIn(shared.traced.graph, generator, shared.traced.donate, attentions, true);
+      const { graph, donate } = shared.traced;
+      return planStandIn(graph, generator, donate, attentions, bucketBytes, streams.lower);
     });
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
@@ -166,8 +172,21 @@ describe.skipIf(reason !== undefined)(
       });
     }, 120_000);
 
-    it('of two processes with the same batch are those of one, gradients added up in one launch', async () => {
-      const doubled = (given: readonly HostTensor[]) =>
+    /** Checks the shared step against that of one process, which has the same batch. */
+    const expectShared = (
+      found: readonly HostTensor[],
+      expected: readonly HostTensor[],
+      tolerance: number,
+      name: string,
+    ) =>
+      expected.forEach((tensor, index) => {
+        const own = index === 0 ? cut(found[0]!, tensor.shape) : found[index]!;
+        const wrong = difference(own, tensor, tolerance);
+        expect(wrong, `${traced.graph.outputNames[index]}, ${name}`).toBeUndefined();
+      });
+
+    it('of two processes with the same batch are those of one, whenever gradients are exchanged', async () => {
+      const sums = (given: readonly HostTensor[]) =>
         given.map((one) =>
           fromFloat32(
             'f32',
@@ -176,26 +195,66 @@ describe.skipIf(reason !== undefined)(
           ),
         );
       const expected = await evaluate(new ReferenceExecutor(), traced.graph, values);
-      const parameters = leaves(stateTypes(transformerTraining(config).spec).parameters).length;
       sharedPlans.forEach((sharedPlan, isNarrow) => {
-        const found = runStandIn(sharedPlan, compiled!, shared.values, doubled);
-        expected.forEach((tensor, index) => {
-          const own = index === 0 ? cut(found[0]!, tensor.shape) : found[index]!;
-          const wrong = difference(own, tensor, isNarrow ? 1e-2 : 1e-5);
-          expect(wrong, traced.graph.outputNames[index]!).toBeUndefined();
-        });
-        const collectives = sharedPlan.program.steps.flatMap(({ work, reads, writes }) =>
-          work.kind === 'collective' ? [{ nodes: work.nodes, reads, writes }] : [],
-        );
-        // The weight of the batch, then all gradients and the metrics.
-        expect(collectives.map(({ nodes }) => nodes.length)).toEqual([1, parameters + 1]);
-        const { reads, writes } = collectives[1]!;
-        const inPlace = reads.filter((read, i) => read.kind === 'value' && read.value === writes[i]);
-        expect(inPlace.length).toBeGreaterThan(0.9 * parameters);
-        for (const { nodes } of collectives)
-          for (const { operands } of nodes) expect(sharedPlan.storage(operands[0])).toBe('f32');
+        for (const isLate of [false, true]) {
+          const found = runStandIn(sharedPlan, compiled!, shared.values, { sums, isLate });
+          expectShared(found, expected, isNarrow ? 1e-2 : 1e-5, `${isLate ? 'late' : 'early'}`);
+        }
       });
     }, 120_000);
+
+    it('exchange gradients on a stream of its own while others are computed', async () => {
+      const expected = await evaluate(new ReferenceExecutor(), traced.graph, values);
+      streams.compiled = compiled;
+      for (const isSideFirst of [false, true]) {
+        using communicator = streams.connect(2);
+        const { binding, outputs } = streams.bind(sharedPlans[0]!, communicator, shared.values);
+        binding.run();
+        streams.finish(isSideFirst);
+        expectShared(outputs(), expected, 1e-5, isSideFirst ? 'side stream first' : 'main stream first');
+        // From the second run on as a graph, in which nothing may be left that is not waited for.
+        binding.run();
+        streams.finish(isSideFirst);
+        binding.dispose();
+      }
+    }, 120_000);
+
+    it('exchange gradients in buckets, each as soon as it is made, where they are', () => {
+      const parameters = leaves(stateTypes(transformerTraining(config).spec).parameters).length;
+      for (const { program, storage } of sharedPlans) {
+        const starts = program.steps.flatMap((step, position) =>
+          step.work.kind === 'start' ? [{ ...step, nodes: step.work.nodes, position }] : [],
+        );
+        // The weight of the batch, then all gradients and the metrics.
+        expect(starts[0]!.nodes.length).toBe(1);
+        expect(starts.length).toBeGreaterThan(5);
+        const nodes = starts.flatMap((start) => start.nodes);
+        expect(nodes.length).toBe(parameters + 2);
+        for (const { operands } of nodes) expect(storage(operands[0])).toBe('f32');
+        const inPlace = starts.flatMap(({ reads, writes }) =>
+          reads.filter((read, i) => read.kind === 'value' && read.value === writes[i]),
+        );
+        expect(inPlace.length).toBeGreaterThan(0.9 * parameters);
+        for (const { reads, writes, position, nodes: own } of starts) {
+          const bytes = writes.reduce((sum, value) => sum + program.bytes[value]!, 0);
+          expect(own.length === 1 || bytes <= bucketBytes).toBe(true);
+          const made = reads.map((read) =>
+            program.steps.findLastIndex(
+              (step, index) => index < position && read.kind === 'value' && step.writes.includes(read.value),
+            ),
+          );
+          // Nothing is computed between the last operand and the start but what starts too.
+          const between = program.steps.slice(Math.max(...made) + 1, position);
+          expect(between.every(({ work }) => work.kind === 'start')).toBe(true);
+        }
+        // Most of the backward pass runs beside what is exchanged.
+        const first = starts[1]!.position;
+        const lastMatmul = program.steps.findLastIndex(({ name }) => name.startsWith('matmul'));
+        const beside = starts.filter(({ position }) => position < lastMatmul);
+        expect(beside.length).toBeGreaterThan(0.7 * starts.length);
+        expect(program.steps.slice(first, lastMatmul).some(({ work }) => work.kind === 'wait')).toBe(false);
+      }
+    });
 
     it('in bf16 are nearly those with Muon', () => {
       const found = runStandIn(muonPlans[1]!, compiled!, muon.values);

@@ -23,6 +23,8 @@ const prototypes = {
   cuMemcpyDtoDAsync_v2: ['int', 'pointer', 'pointer', 'size', 'pointer'],
   cuMemsetD8Async: ['int', 'pointer', 'byte', 'size', 'pointer'],
   cuStreamCreate: ['int', 'pointer', 'uint'],
+  cuStreamCreateWithPriority: ['int', 'pointer', 'uint', 'int'],
+  cuStreamWaitEvent: ['int', 'pointer', 'pointer', 'uint'],
   cuStreamDestroy_v2: ['int', 'pointer'],
   cuStreamSynchronize: ['int', 'pointer'],
   cuEventCreate: ['int', 'pointer', 'uint'],
@@ -83,6 +85,12 @@ export const maxDynamicSharedBytes = 8;
 
 /** `CU_STREAM_NON_BLOCKING`: a stream that does not wait for the default stream. */
 export const nonBlockingStream = 1;
+
+/** The priority of a stream whose kernels come first; the driver takes the highest that there is. */
+export const firstPriority = -100;
+
+/** `CU_EVENT_DISABLE_TIMING`: an event that only orders. */
+export const orderingEvent = 2;
 
 /** `CU_STREAM_CAPTURE_MODE_THREAD_LOCAL`. */
 export const captureThreadLocal = 1;

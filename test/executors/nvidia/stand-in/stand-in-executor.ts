@@ -1,5 +1,5 @@
 import { NativeMemory } from '../../../../src/executors/nvidia/bindings/native.ts';
-import { isCollective } from '../../../../src/executors/nvidia/collectives.ts';
+import { type CollectiveNode, isCollective } from '../../../../src/executors/nvidia/collectives.ts';
 import type { Location } from '../../../../src/executors/nvidia/donation.ts';
 import {
   type LibraryStage,
@@ -9,6 +9,7 @@ import {
   type Stage,
   type TakesTail,
 } from '../../../../src/executors/nvidia/kernel.ts';
+import type { LibraryCall } from '../../../../src/executors/nvidia/library/library-call.ts';
 import { gemmOfTail } from '../../../../src/executors/nvidia/library/matmul.ts';
 import { narrowed } from '../../../../src/executors/nvidia/narrowing.ts';
 import {
@@ -74,16 +75,37 @@ const libraryOps: readonly Op[] = [
 /** As cuBLASLt does wherever it has a form for a tail. */
 const takesTail: TakesTail = (tail, storage) => gemmOfTail(tail, storage) !== undefined;
 
-/** Plans a graph. @param donate inputs that the run consumes. @param alsoLibrary operations taken from kernels. @param hasOthers whether there are other processes. */
+/** What other processes do while a program runs. */
+export interface Others {
+  /** What sums over processes give, of all that start together. */
+  readonly sums: (values: readonly HostTensor[]) => readonly HostTensor[];
+  /** Whether all that is exchanged is read and written when it is waited for, rather than when it is started. */
+  readonly isLate: boolean;
+}
+
+/**
+ * Plans a graph.
+ * @param donate inputs that the run consumes.
+ * @param alsoLibrary operations taken from kernels.
+ * @param bucketBytes what other processes exchange at once, if there are any.
+ * @param lower what library nodes launch: nothing, unless the program is bound.
+ */
 export function planStandIn(
   graph: Graph,
   generator: Generator,
   donate: readonly number[] = [],
   alsoLibrary: readonly Op[] = [],
-  hasOthers = false,
+  bucketBytes?: number,
+  lower: (stage: LibraryStage, storage: Storage) => LibraryCall = () => ({
+    scratch: [],
+    kernels: [],
+    bind: () => [],
+  }),
 ): StandInProgram {
   const takes = (node: Node) =>
-    libraryOps.includes(node.op) || alsoLibrary.includes(node.op) || (hasOthers && isCollective(node));
+    libraryOps.includes(node.op) ||
+    alsoLibrary.includes(node.op) ||
+    (bucketBytes !== undefined && isCollective(node));
   const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
   const prepared = generator.prepare?.(inlined) ?? inlined;
   const scaled = quantised(prepared, generator.quantises ?? (() => false));
@@ -91,8 +113,8 @@ export function planStandIn(
     ? narrowed(scaled.graph, takes, takesTail, scaled.products)
     : { graph: prepared, storage: ownStorage };
   const stages = generator.partition(planned, { takes, takesTail, storage });
-  const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
-  return { program: planProgram(planned, stages, donate, lower, storage), stages, storage };
+  const lowered = (stage: LibraryStage) => lower(stage, storage);
+  return { program: planProgram(planned, stages, donate, lowered, storage, bucketBytes), stages, storage };
 }
 
 /** Kernels of a planned graph. */
@@ -102,16 +124,23 @@ export function kernelsOf({ program }: StandInProgram) {
 
 /**
  * Runs a planned graph in memory laid out as the plan says, every result poisoned before it is made.
- * @param sums what sums over processes give, all of one step. Default: this process is alone.
+ * @param others what collectives do.
  * @throws Error when a step writes over what it reads, other than where its kernel allows it.
  */
 export function runStandIn(
   { program, stages, storage }: StandInProgram,
   compiled: CpuKernels,
   inputs: readonly HostTensor[],
-  sums: (values: readonly HostTensor[]) => readonly HostTensor[] = (values) => values,
+  { sums, isLate }: Others = { sums: (values) => values, isLate: false },
 ): HostTensor[] {
   const memory = new Memory(program, inputs);
+  const exchange = ({ reads, writes }: Step, nodes: readonly CollectiveNode[]) => {
+    const given = nodes.map(({ operands }, index) => memory.read(at(reads, index), operands[0]));
+    sums(given).forEach((result, index) => {
+      memory.bytesOf({ kind: 'value', value: at(writes, index) }).set(bytesOf(result));
+    });
+  };
+  const started = new Map<readonly CollectiveNode[], Step>();
   const library = stages.flatMap((stage) =>
     stage.kind === 'library' && !isCollective(stage.node) ? [stage] : [],
   );
@@ -130,27 +159,44 @@ export function runStandIn(
         work.kernel,
         [...step.reads, ...values].map((location) => memory.addressOf(location)),
       );
-    } else if (work.kind === 'collective') {
-      const given = work.nodes.map(({ operands }, index) => memory.read(at(step.reads, index), operands[0]));
-      sums(given).forEach((result, index) => {
-        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytesOf(result));
-      });
+    } else if (work.kind === 'start') {
+      if (isLate) started.set(work.nodes, step);
+      else exchange(step, work.nodes);
+    } else if (work.kind === 'wait') {
+      const late = started.get(work.nodes);
+      if (late !== undefined) exchange(late, work.nodes);
     } else {
       const stage = library.shift();
       if (stage === undefined) throw new Error('a library step has no stage');
-      const operands = operandsOfCall(stage).map((operand, index) =>
-        stored(memory.read(at(step.reads, index), { ...operand, dtype: storage(operand) }), operand.dtype),
+      computeStage(
+        stage,
+        step.reads.map((read) => memory.bytesOf(read)),
+        step.writes.map((value) => memory.bytesOf({ kind: 'value', value })),
+        storage,
       );
-      const results = resultsOfCall(stage);
-      computeCall(stage, operands).forEach((result, index) => {
-        const bytes = bytesOf(stored(result, storage(at(results, index))));
-        memory.bytesOf({ kind: 'value', value: at(step.writes, index) }).set(bytes);
-      });
     }
   }
   return program.graph.outputs.map((output, index) =>
     memory.read(at(program.outputs, index).location, output),
   );
+}
+
+/** Computes what a library does on memory as the reference executor does. */
+export function computeStage(
+  stage: LibraryStage,
+  operands: readonly Uint8Array[],
+  results: readonly Uint8Array[],
+  storage: Storage,
+): void {
+  const given = operandsOfCall(stage).map((operand, index) => {
+    const tensor = zeros(storage(operand), operand.shape);
+    bytesOf(tensor).set(at(operands, index));
+    return stored(tensor, operand.dtype);
+  });
+  const made = resultsOfCall(stage);
+  computeCall(stage, given).forEach((result, index) => {
+    at(results, index).set(bytesOf(stored(result, storage(at(made, index)))));
+  });
 }
 
 /** A tensor in the dtype that it has in memory, or widened from it. */
@@ -283,7 +329,8 @@ class Memory {
   }
 }
 
-function constantTensor({ attributes: { shape, dtype, values } }: NodeOf<'constant'>): HostTensor {
+/** A constant's values. */
+export function constantTensor({ attributes: { shape, dtype, values } }: NodeOf<'constant'>): HostTensor {
   const count = elementCount(shape);
   const all = values.length === 1 ? new Array<number>(count).fill(at(values, 0)) : values;
   if (dtype === 'i32') return hostTensor(dtype, shape, Int32Array.from(all));
