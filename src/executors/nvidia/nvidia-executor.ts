@@ -24,7 +24,7 @@ import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
 import { defaultBucketBytes } from './overlap.ts';
-import { bytesOfType, type Program, planProgram } from './program.ts';
+import { bytesOfType, isShared, type Program, planProgram } from './program.ts';
 import { quantised } from './quantising.ts';
 import { ownStorage, type Storage } from './storage.ts';
 
@@ -97,6 +97,7 @@ export class NvidiaExecutor implements Executor {
     const stages = this.generator.partition(narrow, { takes, takesTail, storage });
     const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
     const program = planProgram(narrow, stages, donate, lower, storage, this.bucketBytes);
+    if (isShared(program)) this.arena.reserve(program.arenaBytes);
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
     for (const { value, node } of program.constants) {
@@ -284,16 +285,19 @@ class NvidiaExecutable implements Executable {
   /**
    * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
    * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
+   *
+   * A program that is shared is never bound anew for what moves in this process alone, because NCCL wants every process
+   * to record a graph when the others do: its inputs have places of their own from the first run on.
    */
   bind(addresses: readonly bigint[], arena: Arena, launchers: Launchers): Binding {
     const known = this.binding;
-    if (known !== undefined) {
-      addresses.forEach((address, index) => {
-        if (address === known.inputs[index] || this.donated.has(index) || this.staged.has(index)) return;
-        const bytes = bytesOfType(at(this.program.graph.inputs, index));
-        this.staged.set(index, this.device.memory.allocate(bytes));
-      });
-    }
+    addresses.forEach((address, index) => {
+      if (this.donated.has(index) || this.staged.has(index)) return;
+      const isMoved = known !== undefined && address !== known.inputs[index];
+      if (!isMoved && !isShared(this.program)) return;
+      const bytes = bytesOfType(at(this.program.graph.inputs, index));
+      this.staged.set(index, this.device.memory.allocate(bytes));
+    });
     const inputs = addresses.map((address, index) => this.staged.get(index) ?? address);
     const memory = arena.require(this.program.arenaBytes);
     const isBound =

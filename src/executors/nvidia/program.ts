@@ -46,6 +46,11 @@ export interface Program {
   readonly donations: ReadonlyMap<number, Donation>;
 }
 
+/** Whether other processes run a program at the same time, since it exchanges tensors with them. */
+export function isShared({ steps }: Program): boolean {
+  return steps.some(({ work }) => work.kind === 'start');
+}
+
 /** Bytes of a tensor in the GPU's memory. */
 export function bytesOfType({ shape, dtype }: TensorType): number {
   return elementCount(shape) * bytesPerElement(dtype);
