@@ -25,7 +25,7 @@ import {
 import { layoutSequence } from '../../src/models/transformer/sequence.ts';
 import { joinProcesses } from '../../src/processes/join.ts';
 import { launchOf } from '../../src/processes/launch.ts';
-import { endWithSupervisor, supervise } from '../../src/processes/supervise.ts';
+import { endWithSupervisor, report, supervise } from '../../src/processes/supervise.ts';
 import { fold, keyFromSeed, normal } from '../../src/random/philox.ts';
 import { matmul } from '../../src/tensor/functions.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
@@ -121,7 +121,8 @@ async function inProcesses(
   const given = ['--role', role, '--cases', name, '--result', result];
   const chosen = ['--steps', values.steps, '--precision', precision, '--buckets', bucket];
   const args = [import.meta.filename, ...given, ...chosen];
-  const { code, problem } = await supervise({ args, count, signal: new AbortController().signal });
+  const { signal } = new AbortController();
+  const { code, problem } = await supervise({ args, count, signal, patience: 60_000 });
   const found = code === 0 ? (JSON.parse(readFileSync(result, 'utf8')) as number[]) : [];
   rmSync(folder, { recursive: true });
   if (code !== 0) console.log(`${role} of ${name} on ${count} GPUs: ${problem ?? `ended with code ${code}`}`);
@@ -168,6 +169,7 @@ async function work(role: string): Promise<void> {
     for (let step = 1; step <= Number(values.steps); step++) {
       const { loss = Number.NaN } = await (await state.start(step, batchOf(step))).read();
       found.push(loss);
+      report({ kind: 'step', step });
       if (step === 10 && rank === 0 && world > 1) await disturb(executor, state);
     }
   } else {
@@ -178,6 +180,7 @@ async function work(role: string): Promise<void> {
       for (let step = 2; step <= steps; step++) {
         const next = await state.start(step, batch);
         await last.read();
+        report({ kind: 'step', step: step - 1 });
         last = next;
       }
       await last.read();
@@ -188,6 +191,7 @@ async function work(role: string): Promise<void> {
     await run(Number(values.steps));
     found.push((performance.now() - begin) / Number(values.steps), chosen.rows * chosen.video);
   }
+  report({ kind: 'rest' });
   if (rank === 0) writeFileSync(values.result, JSON.stringify(found));
   await processes?.exchange(new Uint8Array());
 }

@@ -16,6 +16,12 @@ export const trainOptions = {
     help: 'GPUs of this machine, a process each, each with batches of its own',
     default: '1',
   },
+  patience: {
+    type: 'string',
+    value: 'MIN',
+    help: 'With several GPUs: minutes without a finished step after which all are stopped as hanging',
+    default: '5',
+  },
   from: { type: 'string', value: 'FILE', help: 'Begin with the weights of this model file' },
   resume: { type: 'boolean', help: 'Go on from the newest checkpoint in --out' },
   steps: { type: 'string', value: 'N', help: "Stop after step N (default: all of the recipe's)" },
@@ -34,6 +40,7 @@ export interface TrainValues {
   readonly out: string | undefined;
   readonly device: string;
   readonly gpus: string;
+  readonly patience: string;
   readonly precision: string | undefined;
   readonly from: string | undefined;
   readonly resume: boolean;
@@ -52,6 +59,8 @@ export interface TrainSettings {
   readonly deviceOptions: Pick<DeviceOptions, 'precision'>;
   /** GPUs of this machine, of `--gpus`. */
   readonly gpus: number;
+  /** Milliseconds without a finished step after which several processes are taken to hang. */
+  readonly patience: number;
   /** GPUs that train together, on all machines. */
   readonly allGpus: number;
   /** What this process was told by whoever started it and others to train together. */
@@ -82,6 +91,7 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
     device,
     deviceOptions: trainingPrecisionOption(device, values.precision),
     gpus: count,
+    patience: 60_000 * numberOption('patience', values.patience, { min: 0.01, max: 10_000 }),
     allGpus: launch?.world ?? count,
     launch,
     from: values.from,

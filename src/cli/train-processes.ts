@@ -4,7 +4,8 @@ import { openExecutor } from '../app.ts';
 import type { Executor } from '../executors/executor.ts';
 import type { ProcessGroup } from '../executors/process-group.ts';
 import { type JoinedProcesses, joinProcesses, lostMessage } from '../processes/join.ts';
-import { endWithSupervisor, isSupervised, supervise } from '../processes/supervise.ts';
+import { endWithSupervisor, isSupervised, report, supervise } from '../processes/supervise.ts';
+import { formatPatience, Pulse, stalled } from '../processes/watch.ts';
 import { type Terminal, UsageError } from './command.ts';
 import type { TrainSettings } from './train-options.ts';
 
@@ -19,7 +20,7 @@ export async function superviseGpus(
   settings: TrainSettings,
   terminal: Terminal,
 ): Promise<number | undefined> {
-  const { gpus, device, launch, planOnly } = settings;
+  const { gpus, device, launch, patience, planOnly } = settings;
   if (gpus === 1 || planOnly || (launch !== undefined && isSupervised())) return undefined;
   if (launch !== undefined)
     throw new UsageError(
@@ -28,7 +29,7 @@ export async function superviseGpus(
   if (device !== 'nvidia' && device !== 'reference')
     throw new UsageError(`zoetrope: --gpus ${gpus} needs --device nvidia, got ${device}`);
   const args = [...process.execArgv, ...process.argv.slice(1)];
-  const { code, problem } = await supervise({ args, count: gpus, signal: terminal.signal });
+  const { code, problem } = await supervise({ args, count: gpus, signal: terminal.signal, patience });
   if (problem !== undefined) terminal.stderr.write(`zoetrope: ${problem}\n`);
   return code;
 }
@@ -46,6 +47,50 @@ export async function openTrainingExecutor(
   processes: ProcessGroup | undefined,
 ): Promise<Executor> {
   return await openExecutor(device, { ...deviceOptions, gpu: launch?.localRank ?? 0, processes });
+}
+
+/** Who is told how a training goes on, and ends it when it hangs. */
+export interface Watcher {
+  /** A step was finished, or training begins after one: the next is awaited. */
+  step(step: number): void;
+  /** Something of unknown length is done, or all is. @param isOwn whether by this process, or by one that it waits for. */
+  rest(isOwn: boolean): void;
+}
+
+/** Milliseconds between what is said of steps: they may be short. */
+const sayEvery = 200;
+
+/** The supervisor of this process as its watcher; where there is none, the process watches itself. */
+export function watcherOf(processes: ProcessGroup | undefined, patience: number): Watcher {
+  if (processes === undefined) return { step: () => undefined, rest: () => undefined };
+  if (!isSupervised()) return watchSelf(processes, patience);
+  let said = Number.NEGATIVE_INFINITY;
+  return {
+    step: (step) => {
+      const now = performance.now();
+      if (now - said < sayEvery) return;
+      said = now;
+      report({ kind: 'step', step });
+    },
+    rest: (isOwn) => {
+      said = Number.NEGATIVE_INFINITY;
+      // The supervisor hears it of the other one.
+      if (isOwn) report({ kind: 'rest' });
+    },
+  };
+}
+
+/** When no step is finished this process ends, which ends the others. */
+function watchSelf({ rank, world }: ProcessGroup, patience: number): Watcher {
+  const pulse = new Pulse();
+  void stalled([pulse], patience, new AbortController().signal).then(() => {
+    const what = `no step was finished for ${formatPatience(patience)} after step ${pulse.step}`;
+    const rest =
+      'see which process or GPU hangs; the same command with --resume goes on from the newest checkpoint';
+    writeSync(2, `zoetrope: process ${rank} of ${world}: ${what}, so it stops; ${rest}\n`);
+    process.kill(process.pid, 'SIGKILL');
+  });
+  return { step: (step) => pulse.beat(step), rest: () => pulse.rest() };
 }
 
 /** Whether this process writes and speaks for all. */

@@ -7,6 +7,7 @@ import type { Terminal } from './command.ts';
 import { note } from './make-video.ts';
 import { createProgress } from './progress.ts';
 import type { TrainSettings } from './train-options.ts';
+import { isFirst, watcherOf } from './train-processes.ts';
 
 /** A training as a command prepares it: what the shared settings do not say. */
 export type PreparedRun = Pick<
@@ -32,12 +33,16 @@ export async function runTraining(
   const fallback = await executor.fallback?.();
   if (fallback !== undefined) note(terminal, `${executor.name} ${fallback}`);
   const until = Math.min(settings.steps ?? run.recipe.steps, run.recipe.steps);
+  const watcher = watcherOf(run.processes, settings.patience);
   let begin = 0;
   let progress: ReturnType<typeof createProgress> | undefined;
   const outcome = await train({
     ...run,
     ...(sample && {
-      sample: (state: DeviceState, step: number) => sample(state, step, (text) => progress?.note(text)),
+      sample: async (state: DeviceState, step: number) => {
+        await sample(state, step, (text) => progress?.note(text));
+        watcher.step(step);
+      },
     }),
     executor,
     pool,
@@ -47,14 +52,21 @@ export async function runTraining(
     signal: terminal.signal,
     onStart: (step) => {
       begin = step;
+      watcher.step(step);
       progress = createProgress(terminal, { label: 'training', total: until - step, unit: 'steps' });
       if (step > 0) progress.note(`Going on after step ${step}`);
     },
-    onStep: (step) => progress?.update(step - begin),
+    onStep: (step) => {
+      watcher.step(step);
+      if (sample !== undefined && step % run.recipe.intervals.sample === 0)
+        watcher.rest(isFirst(run.processes));
+      progress?.update(step - begin);
+    },
   }).catch((error: unknown) => {
     progress?.[Symbol.dispose]();
     throw error;
   });
+  watcher.rest(true);
   progress?.finish();
   // A GPU may still be reading what another one sends.
   await run.processes?.exchange(new Uint8Array());

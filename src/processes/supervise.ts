@@ -3,6 +3,7 @@ import { once } from 'node:events';
 import { createServer } from 'node:net';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { launchVariables } from './launch.ts';
+import { formatPatience, isStalled, Pulse, stalled } from './watch.ts';
 
 /** Several processes of one program on this machine. */
 export interface Supervision {
@@ -11,7 +12,21 @@ export interface Supervision {
   readonly count: number;
   /** Aborted: every process is asked to stop, as Ctrl-C does. */
   readonly signal: AbortSignal;
+  /**
+   * Milliseconds in which some process that reports steps has to finish one, else all are ended. Default: any time. See
+   * {@link report}.
+   */
+  readonly patience?: number;
 }
+
+/** What a supervised process says of itself. */
+export type Report =
+  /** It finished a step, or begins after one: the next is awaited. */
+  | { readonly kind: 'step'; readonly step: number }
+  /** It does something of unknown length. */
+  | { readonly kind: 'rest' }
+  /** The answer to the question whether it is there. */
+  | { readonly kind: 'here' };
 
 /** How a supervision ended. */
 export interface SupervisedEnd {
@@ -28,11 +43,15 @@ export const supervisedVariable = 'ZOETROPE_SUPERVISED';
 const grace = 1500;
 const keptText = 4096;
 
+/** How long processes may take to answer, and to end when they are killed. */
+const answerTime = 3000;
+const endTime = 10_000;
+
 /**
- * Runs a program as several processes that find each other by the variables of torchrun. The first that fails ends all.
- * Process 0 has this process's output; of the others the last words are kept.
+ * Runs a program as several processes that find each other by the variables of torchrun. The first that fails ends all, and
+ * so does one that hangs. Process 0 has this process's output; of the others the last words are kept.
  */
-export async function supervise({ args, count, signal }: Supervision): Promise<SupervisedEnd> {
+export async function supervise({ args, count, signal, patience }: Supervision): Promise<SupervisedEnd> {
   const port = await freePort();
   const members = Array.from({ length: count }, (_, rank) => new Member(args, { rank, count, port }));
   const stop = () => {
@@ -40,24 +59,40 @@ export async function supervise({ args, count, signal }: Supervision): Promise<S
   };
   if (signal.aborted) stop();
   signal.addEventListener('abort', stop);
+  const watching = new AbortController();
   try {
-    const failed = await firstFailure(members);
+    const hung = patience === undefined ? [] : [firstHang(members, patience, watching.signal)];
+    const failed = await Promise.race([firstFailure(members), ...hung]);
     if (failed === undefined) return { code: 0 };
+    if (typeof failed === 'string') return { code: 1, problem: failed };
     const first = members[0];
     await Promise.race([first?.ended, sleep(grace, undefined, { ref: false })]);
     const own = first?.child.exitCode ?? null;
     if (own !== null && own !== 0) return { code: own };
     return { code: 1, problem: failed.describe(count) };
   } finally {
+    watching.abort();
     signal.removeEventListener('abort', stop);
     for (const { child } of members) child.kill('SIGKILL');
-    await Promise.all(members.map(({ ended }) => ended));
+    // What waits inside the driver may not even be killed.
+    await Promise.race([
+      Promise.all(members.map(({ ended }) => ended)),
+      sleep(endTime, undefined, { ref: false }),
+    ]);
+    for (const { child } of members) child.unref();
   }
 }
 
-/** Ends this process, if it is supervised, as soon as its supervisor has ended. */
+/** Says to the supervisor, if there is one, how far this process is. */
+export function report(message: Report): void {
+  // A supervisor that has just ended ends this process too.
+  if (isSupervised()) process.send?.(message, undefined, undefined, () => undefined);
+}
+
+/** Ends this process, if it is supervised, as soon as its supervisor has ended, and answers its questions. */
 export function endWithSupervisor(): void {
   if (!isSupervised()) return;
+  process.on('message', () => report({ kind: 'here' }));
   process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'));
   // Listening must not keep the process alive.
   process.channel?.unref();
@@ -81,11 +116,38 @@ async function firstFailure(members: readonly Member[]): Promise<Member | undefi
   });
 }
 
+/** Resolves to what is to be said when no step is finished for too long; never otherwise. */
+async function firstHang(members: readonly Member[], patience: number, signal: AbortSignal): Promise<string> {
+  const pulses = members.map(({ pulse }) => pulse);
+  for (;;) {
+    await stalled(pulses, patience, signal).catch(() => new Promise<never>(() => undefined));
+    for (const member of members) member.ask();
+    await sleep(answerTime, undefined, { ref: false });
+    // This process may have stood still itself.
+    if (isStalled(pulses, patience)) return hangMessage(members, patience);
+  }
+}
+
+function hangMessage(members: readonly Member[], patience: number): string {
+  const silent = members.flatMap(({ isThere }, rank) => (isThere ? [] : [rank]));
+  const last = members.reduce((a, b) => (b.pulse.time > a.pulse.time ? b : a));
+  const when = `no step was finished for ${formatPatience(patience)}; process ${last.rank} was heard of last, at step ${last.pulse.step}`;
+  const who = `process ${silent.join(', ')} of ${members.length}`;
+  const cause =
+    silent.length > 0
+      ? `${who} does not answer, and ${when}; see what holds it`
+      : `${when}; all ${members.length} answer, so a GPU or the way between them hangs; see nvidia-smi, and NCCL_DEBUG=INFO`;
+  return `${cause}; all are stopped, and --resume goes on from the newest checkpoint`;
+}
+
 class Member {
   readonly child: ChildProcess;
+  readonly pulse = new Pulse();
+  /** Whether it answered when it was asked last. */
+  isThere = false;
   /** Resolves when the process is gone. */
   readonly ended: Promise<void>;
-  private readonly rank: number;
+  readonly rank: number;
   private lastWords = '';
 
   constructor(args: readonly string[], { rank, count, port }: { rank: number; count: number; port: number }) {
@@ -100,6 +162,7 @@ class Member {
     this.child.stderr?.on('data', (chunk: Buffer) => {
       this.lastWords = (this.lastWords + chunk.toString()).slice(-keptText);
     });
+    this.child.on('message', (message) => this.hear(message as Report));
     this.ended = once(this.child, 'close').then(
       () => undefined,
       (error: Error) => {
@@ -108,8 +171,27 @@ class Member {
     );
   }
 
+  /** Asks whether it is there. */
+  ask(): void {
+    this.isThere = false;
+    if (this.child.connected) this.child.send({}, () => undefined);
+  }
+
   get isFailed(): boolean {
     return this.child.exitCode !== 0;
+  }
+
+  private hear(message: Report): void {
+    switch (message.kind) {
+      case 'step':
+        this.pulse.beat(message.step);
+        break;
+      case 'rest':
+        this.pulse.rest();
+        break;
+      case 'here':
+        this.isThere = true;
+    }
   }
 
   describe(count: number): string {

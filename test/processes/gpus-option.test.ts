@@ -133,6 +133,26 @@ it.skipIf(process.platform !== 'linux')(
 );
 
 it.skipIf(process.platform !== 'linux')(
+  'one process that hangs ends all with one line, and the training goes on from the checkpoint',
+  async () => {
+    const out = join(folder, 'hangs');
+    const running = start(out, '--patience', '0.1');
+    await running.reached(3);
+    const ranks = await childrenOf(running.child.pid!);
+    process.kill(ranks[1]!, 'SIGSTOP');
+    const { code, said } = await running.ended;
+    expect(code).toBe(1);
+    const lines = said.split('\n').filter((line) => line.startsWith('zoetrope: '));
+    expect(lines.length).toBe(1);
+    expect(lines[0]).toContain('process 1 of 2 does not answer, and no step was finished for 6 s');
+    expect(ranks.some(isAlive)).toBe(false);
+    expect((await start(out, '--resume').ended).code).toBe(0);
+    expect((await curve(out)).at(-1)?.step).toBe(8);
+  },
+  180_000,
+);
+
+it.skipIf(process.platform !== 'linux')(
   'no process is left when the one that started them is killed',
   async () => {
     const running = start(join(folder, 'orphans'));
