@@ -19,7 +19,7 @@ export const trainOptions = {
   patience: {
     type: 'string',
     value: 'MIN',
-    help: 'With several GPUs: minutes without a finished step after which all are stopped as hanging',
+    help: 'Minutes without a finished step after which several GPUs are stopped as hanging',
     default: '5',
   },
   from: { type: 'string', value: 'FILE', help: 'Begin with the weights of this model file' },
