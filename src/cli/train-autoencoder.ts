@@ -11,7 +11,7 @@ import { reconstructionSheet } from '../training/sample-sheet.ts';
 import { readStartingWeights } from '../training/starting-weights.ts';
 import { writeTrainedAutoencoder } from '../training/trained-models.ts';
 import { defineCommand } from './command.ts';
-import { commandOf, trainOptions, trainSettings } from './train-options.ts';
+import { checkSharding, commandOf, trainOptions, trainSettings } from './train-options.ts';
 import { isFirst, joinOthers, openTrainingExecutor, superviseGpus, terminalOf } from './train-processes.ts';
 import { runTraining } from './train-run.ts';
 
@@ -28,6 +28,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
   async run({ values, terminal: own }) {
     const settings = trainSettings('zoetrope train autoencoder', values);
     const recipe = await readAutoencoderRecipe(settings.recipe);
+    checkSharding(settings, recipe);
     const supervised = await superviseGpus(settings, own);
     if (supervised !== undefined) return supervised;
     await using processes = await joinOthers(settings);
@@ -35,7 +36,10 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the folder or a step
     const config = autoencoderConfigOf(recipe, settings.recipe);
     const model = autoencoderTraining(config, recipe);
     const planner = autoencoderPlanner(config, recipe);
-    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, latentPositions), settings.allGpus));
+    const parts = settings.isSharded ? settings.allGpus : 1;
+    terminal.stderr.write(
+      formatPlan(planRun(model, planner, recipe, latentPositions, parts), settings.allGpus),
+    );
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     if (settings.planOnly) return 0;
     await using executor = await openTrainingExecutor(settings, processes);

@@ -29,6 +29,7 @@ Exit code 0: all clips are there. 1: stopped, or the autoencoder or the folder w
     if (autoencoder === undefined) throw new UsageError(`${command}: --autoencoder FILE is missing`);
     const unused = {
       gpus: '1',
+      shard: false,
       patience: '5',
       from: undefined,
       resume: false,

@@ -1,6 +1,8 @@
 import { availableParallelism } from 'node:os';
 import { type DeviceName, type DeviceOptions, devices } from '../app.ts';
+import { UserError } from '../errors.ts';
 import { type Launch, launchOf } from '../processes/launch.ts';
+import type { CommonRecipe } from '../training/recipe.ts';
 import { numberOption, suggestion, UsageError } from './command.ts';
 import { trainingPrecisionOption, trainingPrecisionSetting } from './device-options.ts';
 
@@ -15,6 +17,10 @@ export const trainOptions = {
     value: 'N',
     help: 'GPUs of this machine, a process each, each with batches of its own',
     default: '1',
+  },
+  shard: {
+    type: 'boolean',
+    help: 'Divide the moments of AdamW among the GPUs instead of holding all in each',
   },
   patience: {
     type: 'string',
@@ -40,6 +46,7 @@ export interface TrainValues {
   readonly out: string | undefined;
   readonly device: string;
   readonly gpus: string;
+  readonly shard: boolean;
   readonly patience: string;
   readonly precision: string | undefined;
   readonly from: string | undefined;
@@ -59,6 +66,8 @@ export interface TrainSettings {
   readonly deviceOptions: Pick<DeviceOptions, 'precision'>;
   /** GPUs of this machine, of `--gpus`. */
   readonly gpus: number;
+  /** Whether each process has its part of the moments alone. */
+  readonly isSharded: boolean;
   /** Milliseconds without a finished step after which several processes are taken to hang. */
   readonly patience: number;
   /** GPUs that train together, on all machines. */
@@ -85,6 +94,9 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
   const cores = Math.floor(availableParallelism() / (launch?.localWorld ?? 1));
   const count = numberOption('gpus', values.gpus, { min: 1, max: 64, integer: true });
   const device = deviceOption(values.device);
+  const allGpus = launch?.world ?? count;
+  if (values.shard && allGpus === 1)
+    throw new UsageError('zoetrope: --shard divides the moments among several GPUs; add --gpus N');
   return {
     recipe,
     out,
@@ -92,7 +104,8 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
     deviceOptions: trainingPrecisionOption(device, values.precision),
     gpus: count,
     patience: 60_000 * numberOption('patience', values.patience, { min: 0.01, max: 10_000 }),
-    allGpus: launch?.world ?? count,
+    isSharded: values.shard,
+    allGpus,
     launch,
     from: values.from,
     resume: values.resume,
@@ -106,13 +119,22 @@ export function trainSettings(command: string, values: TrainValues): TrainSettin
   };
 }
 
+/** @throws UserError when moments are to be divided that cannot be. @param file the recipe's. */
+export function checkSharding({ isSharded, recipe: file }: TrainSettings, { optimizer }: CommonRecipe): void {
+  if (isSharded && optimizer.method !== 'adamw')
+    throw new UserError(
+      `${file}: optimizer.method ${optimizer.method} moves whole matrices, so --shard cannot divide them; leave it out, or use adamw`,
+    );
+}
+
 /** The command that made a model, as its file says. @param command such as `zoetrope train autoencoder`. */
 export function commandOf(command: string, settings: TrainSettings): string {
-  const { recipe, device, deviceOptions, allGpus } = settings;
+  const { recipe, device, deviceOptions, allGpus, isSharded } = settings;
   const { precision } = deviceOptions;
   const options = [
     ...(precision === undefined ? [] : [`--precision ${precision}`]),
     ...(allGpus === 1 ? [] : [`--gpus ${allGpus}`]),
+    ...(isSharded ? ['--shard'] : []),
   ];
   return [command, `--recipe ${recipe} --device ${device}`, ...options].join(' ');
 }

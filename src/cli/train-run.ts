@@ -47,6 +47,7 @@ export async function runTraining(
     executor,
     pool,
     folder: settings.out,
+    isSharded: settings.isSharded,
     resume: settings.resume,
     until,
     signal: terminal.signal,

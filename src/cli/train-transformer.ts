@@ -14,7 +14,7 @@ import {
 import { defineCommand, UsageError } from './command.ts';
 import { findAutoencoder, promptSheets, sheetsLine } from './prompt-sheets.ts';
 import { fillWithProgress } from './train-cache.ts';
-import { commandOf, trainOptions, trainSettings } from './train-options.ts';
+import { checkSharding, commandOf, trainOptions, trainSettings } from './train-options.ts';
 import {
   firstDoes,
   isFirst,
@@ -53,6 +53,7 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
       throw new UsageError('zoetrope train transformer: give --data DIR or --autoencoder FILE');
     }
     const recipe = await readTransformerRecipe(settings.recipe);
+    checkSharding(settings, recipe);
     const supervised = await superviseGpus(settings, own);
     if (supervised !== undefined) return supervised;
     await using processes = await joinOthers(settings);
@@ -70,7 +71,8 @@ Exit code 0: all steps are done. 1: stopped, or the recipe, the data, the folder
     const config = transformerConfigOf(recipe, data.latent, settings.recipe);
     const model = transformerTraining(config);
     const planner = transformerPlanner(config, recipe, data.cache);
-    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens), settings.allGpus));
+    const parts = settings.isSharded ? settings.allGpus : 1;
+    terminal.stderr.write(formatPlan(planRun(model, planner, recipe, videoTokens, parts), settings.allGpus));
     const from = settings.from === undefined ? undefined : await readStartingWeights(settings.from, model);
     const autoencoderFile = autoencoder ?? data.cache.autoencoderFile;
     const found = await findAutoencoder(autoencoderFile, data.cache.header.autoencoder);

@@ -41,6 +41,8 @@ export interface TrainingRun {
    * settings, makes its share of the batches, and ends with the same state. Process 0 writes. Default: this one alone.
    */
   readonly processes?: ProcessGroup | undefined;
+  /** Each of several processes has its part of the moments alone. Default: every one has all. */
+  readonly isSharded?: boolean;
   /** Stop when so many steps are done. Default: the recipe's. */
   readonly until?: number;
   /** Checkpoints kept. Default 2. */
@@ -90,6 +92,7 @@ export async function train(run: TrainingRun): Promise<TrainingOutcome> {
     planner.variants,
     begin.state,
     processes?.world,
+    run.isSharded === true ? processes : undefined,
   );
   const isWriter = (processes?.rank ?? 0) === 0;
   const log = isWriter ? await MetricsLog.open(runPaths(run.folder).metrics, begin.step) : undefined;
@@ -291,11 +294,14 @@ class Loop {
   }
 
   async #save(): Promise<void> {
-    if (this.#log === undefined) return;
+    if (this.#log === undefined) {
+      await this.#device.helpDownload();
+      return;
+    }
     const { folder, recipe, model, keep = 2, processes } = this.#run;
+    const state = await this.#device.download();
     const identity = { ...this.#run.identity, processes: processes?.world ?? 1 };
     const paths = runPaths(folder);
-    const state = await this.#device.download();
     const checkpoint = { state, step: this.#step, position: this.#position };
     await writeCheckpoint(paths.checkpoints, checkpoint, identity, keep);
     await writeReport(paths, { title: `${model.kind}, ${recipe.preset}`, lines: this.#log.lines });

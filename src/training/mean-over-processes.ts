@@ -28,12 +28,14 @@ export interface StepLoss {
  * Loss and gradients of the batches of all processes as of one batch: the mean by the batches' weights. A process
  * differentiates its share of it, and the shares are added up.
  * @param counts f32 scalars that are added up over the processes as they are.
+ * @param sum adds a gradient up over the processes. Default: all of them get all of it.
  */
 export function meanOverProcesses(
   { loss, weight, terms }: LossTerms,
   parameters: object,
   counts: Readonly<Record<string, Tensor>>,
   processes: number,
+  sum: (gradient: Tensor) => Tensor = allReduce,
 ): StepLoss {
   if (processes === 1) return { loss, terms: { ...terms, ...counts }, found: gradients(loss, parameters) };
   const share =
@@ -46,8 +48,7 @@ export function meanOverProcesses(
     Object.values(added).map((one) => one.reshape([1])),
     0,
   );
-  // One after the other, with nothing in between: executors exchange them as one.
-  const found = mapTree(shares, (gradient) => allReduce(gradient as Tensor));
+  const found = mapTree(shares, (gradient) => sum(gradient as Tensor));
   const summed = allReduce(row);
   const names = Object.keys(added);
   const sums = summed.split(0, new Array<number>(names.length).fill(1)).map((one) => one.reshape([]));

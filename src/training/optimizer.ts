@@ -56,6 +56,7 @@ export function adamState<Tree extends object>(parameters: Tree): AdamState<Tree
  * Hutter 2019), gradients limited by their global norm (Pascanu et al. 2013).
  *
  * Each parameter is updated by a call, so that one small compiled graph per shape serves all and memory stays flat.
+ * @param gradientNorm default: that of `gradients`.
  */
 export function adamW<Tree extends object>(
   parameters: Tree,
@@ -63,9 +64,9 @@ export function adamW<Tree extends object>(
   state: AdamState<Tree>,
   step: AdamStep<Tensor>,
   settings: AdamSettings = {},
+  gradientNorm = globalNorm(gradients),
 ): AdamResult<Tree> {
   const { beta1, beta2 } = { ...defaults, ...settings };
-  const gradientNorm = globalNorm(gradients);
   const limit =
     settings.maxNorm === undefined
       ? constant([1], [])

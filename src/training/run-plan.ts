@@ -3,7 +3,7 @@ import { elementCount, type TensorType } from '../tensor/shape.ts';
 import { leaves } from '../tensor/tree.ts';
 import type { BatchPlanner } from './batch.ts';
 import type { CommonRecipe } from './recipe.ts';
-import type { TrainingModel } from './step.ts';
+import { stateTypes, type TrainingModel } from './step.ts';
 
 /** What a training will do, before it does anything. */
 export interface RunPlan {
@@ -21,12 +21,17 @@ export interface RunPlan {
   }[];
 }
 
-/** Plans a training. @param tokensOf number of positions of a batch, from its types. */
+/**
+ * Plans a training.
+ * @param tokensOf number of positions of a batch, from its types.
+ * @param parts processes of which each has its part of the moments. Default 1.
+ */
 export function planRun(
   model: TrainingModel,
   planner: BatchPlanner,
   recipe: CommonRecipe,
   tokensOf: (types: object) => number,
+  parts = 1,
 ): RunPlan {
   const parameters = parameterCount(model.spec);
   const bytes = (tree: object) =>
@@ -34,7 +39,7 @@ export function planRun(
   return {
     parameters,
     steps: recipe.steps,
-    stateBytes: 4 * 4 * parameters,
+    stateBytes: bytes(stateTypes(model.spec, parts)),
     variants: [...planner.variants].map(([name, types]) => ({
       name,
       batchBytes: bytes(types),

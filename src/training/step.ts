@@ -9,9 +9,17 @@ import type { Graph, Tensor } from '../tensor/tensor.ts';
 import { block, trace } from '../tensor/trace.ts';
 import { leaves, mapTree, withLeaves } from '../tensor/tree.ts';
 import { type LossTerms, meanOverProcesses } from './mean-over-processes.ts';
-import { muon } from './muon.ts';
-import { type AdamState, adamSchedule, adamState, adamW, learningRate } from './optimizer.ts';
+import { type MuonStep, muon } from './muon.ts';
+import {
+  type AdamResult,
+  type AdamState,
+  adamSchedule,
+  adamState,
+  adamW,
+  learningRate,
+} from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
+import { Parts, partShape } from './shares.ts';
 
 /** A model as training sees it: what it is made of, and how wrong it is on a batch. */
 export interface TrainingModel {
@@ -53,13 +61,16 @@ export function initialTrainingState(
   return { parameters, moments: adamState(parameters), average: parameters, alive };
 }
 
-/** The types of a state. */
-export function stateTypes(spec: object): TrainingState<TensorType> {
-  const types = () =>
-    mapTree(spec, (leaf) => ({ shape: (leaf as TensorType).shape, dtype: (leaf as TensorType).dtype }));
+/** The types of a state. @param world processes of which each has its part of the moments. Default 1. */
+export function stateTypes(spec: object, world = 1): TrainingState<TensorType> {
+  const types = (parts = 1) =>
+    mapTree(spec, (leaf) => {
+      const { shape, dtype } = leaf as TensorType;
+      return { shape: partShape(shape, parts), dtype };
+    });
   return {
     parameters: types(),
-    moments: { mean: types(), square: types() },
+    moments: { mean: types(world), square: types(world) },
     average: types(),
     alive: { shape: [], dtype: 'f32' },
   };
@@ -67,7 +78,7 @@ export function stateTypes(spec: object): TrainingState<TensorType> {
 
 /** A training step, ready to be compiled. */
 export interface TracedStep {
-  /** Inputs: state, batch, numbers. Outputs: metrics f32 [M], then the state in the order of the inputs. */
+  /** Inputs: state, batch, numbers, and where moments are divided the process's number, i32 [1]. Outputs: metrics f32 [M], then the state in the order of the inputs. */
   readonly graph: Graph;
   /** The state's inputs, for `CompileOptions.donate`. */
   readonly donate: readonly number[];
@@ -90,17 +101,21 @@ const numbersType = (processes: number): TensorType => ({ shape: [processes === 
  *
  * @param batch types of the batch's tensors.
  * @param processes how many make the step together. Default 1.
+ * @param isSharded whether each of them has its part of the moments, and moves its part of the parameters: {@link Parts}.
  */
 export function traceStep(
   model: TrainingModel,
   batch: object,
   recipe: CommonRecipe,
   processes = 1,
+  isSharded = false,
 ): TracedStep {
+  if (isSharded && recipe.optimizer.method !== 'adamw')
+    throw new Error(`${recipe.optimizer.method} moves whole matrices, of which no process has but a part`);
   let names: readonly string[] = [];
   const traced = trace(
     `train ${model.kind}`,
-    (state, values, numbers) => {
+    (state, values, numbers, place) => {
       const [rate, epsilon, keep, averageKeep, plainRate, stop] = numbers
         .split(0, new Array<number>(at(numbers.shape, 0)).fill(1))
         .map((one) => one.reshape([]));
@@ -108,21 +123,44 @@ export function traceStep(
         throw new Error('a step has five numbers');
       const own = model.loss(state.parameters, values);
       const counts: Readonly<Record<string, Tensor>> = stop === undefined ? {} : { [stopping]: stop };
-      const { loss, found, terms } = meanOverProcesses(own, state.parameters, counts, processes);
+      const parts = 'rank' in place ? new Parts(processes, place.rank) : undefined;
+      const sum = parts && ((gradient: Tensor) => parts.sum(gradient));
+      const { loss, found, terms } = meanOverProcesses(own, state.parameters, counts, processes, sum);
       const now = { rate, epsilon, keep, plainRate };
-      const optimize = recipe.optimizer.method === 'muon' ? muon : adamW;
-      const result = optimize(state.parameters, found, state.moments, now, recipe.optimizer);
+      const held = parts === undefined ? state : { ...state, parameters: parts.owns(state.parameters) };
+      const norm = parts?.norm(found, state.parameters);
+      const result = optimize(held, found, now, recipe.optimizer, norm);
       const alive = state.alive.mul(finite(loss)).mul(finite(result.gradientNorm));
       const metrics = { loss, gradientNorm: result.gradientNorm, ...terms };
       names = Object.keys(metrics);
       const row = Object.values(metrics).map((value) => value.reshape([1]));
-      return { metrics: concat(row, 0), state: advance(state, result, alive, averageKeep) };
+      const after =
+        parts === undefined
+          ? advance(state, result, alive, averageKeep)
+          : advanceParts(held, result, alive, averageKeep, parts);
+      return { metrics: concat(row, 0), state: after };
     },
-    stateTypes(model.spec),
+    stateTypes(model.spec, isSharded ? processes : 1),
     batch,
     numbersType(processes),
+    isSharded ? { rank: rankType } : {},
   );
   return { graph: traced.graph, donate: inputsOf(traced.parameters, 0), metrics: names };
+}
+
+/** The number of this process, where it has its part of the moments. */
+const rankType = { shape: [1], dtype: 'i32' } as const;
+
+function optimize(
+  { parameters, moments }: TrainingState<Tensor>,
+  found: object,
+  now: MuonStep<Tensor>,
+  settings: CommonRecipe['optimizer'],
+  gradientNorm: Tensor | undefined,
+): AdamResult<object> {
+  return settings.method === 'muon'
+    ? muon(parameters, found, moments, now, settings)
+    : adamW(parameters, found, moments, now, settings, gradientNorm);
 }
 
 /**
@@ -186,6 +224,54 @@ function advance(
     parameters: tree('parameter'),
     moments: { mean: tree('mean'), square: tree('square') },
     average: tree('average'),
+    alive,
+  };
+}
+
+/**
+ * {@link advance} where a process moved its parts: all are put together, and the average is of the whole.
+ * @param before with this process's parts of the parameters.
+ */
+function advanceParts(
+  before: TrainingState<Tensor>,
+  after: { readonly parameters: object; readonly state: AdamState<object> },
+  alive: Tensor,
+  averageKeep: Tensor,
+  parts: Parts,
+): TrainingState<Tensor> {
+  const isAlive = alive.equal(1);
+  const hold = block(
+    'hold part',
+    (condition: Tensor, old: Fresh, fresh: Fresh): Fresh => ({
+      parameter: where(condition, fresh.parameter, old.parameter),
+      mean: where(condition, fresh.mean, old.mean),
+      square: where(condition, fresh.square, old.square),
+    }),
+  );
+  const average = block('average', (condition: Tensor, keep: Tensor, old: Tensor, fresh: Tensor) =>
+    where(condition, old.mul(keep).add(fresh.mul(keep.neg().add(1))), old),
+  );
+  const of = (tree: object) => leaves(tree) as Tensor[];
+  const [means, squares] = [before.moments.mean, before.moments.square].map(of) as [Tensor[], Tensor[]];
+  const fresh = [after.parameters, after.state.mean, after.state.square].map(of) as [
+    Tensor[],
+    Tensor[],
+    Tensor[],
+  ];
+  const held = of(before.parameters).map((parameter, i) =>
+    hold(
+      isAlive,
+      { parameter, mean: at(means, i), square: at(squares, i) },
+      { parameter: at(fresh[0], i), mean: at(fresh[1], i), square: at(fresh[2], i) },
+    ),
+  );
+  const parameters = of(before.average).map(({ shape }, i) => parts.whole(at(held, i).parameter, shape));
+  const averages = of(before.average).map((old, i) => average(isAlive, averageKeep, old, at(parameters, i)));
+  const tree = (values: readonly Tensor[]) => withLeaves(before.parameters, values);
+  return {
+    parameters: tree(parameters),
+    moments: { mean: tree(held.map(({ mean }) => mean)), square: tree(held.map(({ square }) => square)) },
+    average: tree(averages),
     alive,
   };
 }

@@ -8,18 +8,18 @@ import { linear, linearSpec } from '../../src/nn/linear.ts';
 import type { Parameters } from '../../src/nn/parameters.ts';
 import { fold, keyFromSeed, normal, RandomStream } from '../../src/random/philox.ts';
 import { fromFloat32, type HostTensor, toFloat32 } from '../../src/tensor/host-tensor.ts';
-import { elementCount } from '../../src/tensor/shape.ts';
+import { elementCount, type Shape } from '../../src/tensor/shape.ts';
 import type { Tensor } from '../../src/tensor/tensor.ts';
 import { leaves } from '../../src/tensor/tree.ts';
 import type { Batch, BatchPlanner } from '../../src/training/batch.ts';
-import { newestCheckpoint } from '../../src/training/checkpoint.ts';
+import { newestCheckpoint, readCheckpoint } from '../../src/training/checkpoint.ts';
 import { DeviceState } from '../../src/training/device-state.ts';
 import { runPaths, type TrainingRun, train } from '../../src/training/loop.ts';
 import { readMetrics } from '../../src/training/metrics.ts';
 import { sharedPlanner } from '../../src/training/shared-planner.ts';
-import { initialTrainingState, type TrainingModel } from '../../src/training/step.ts';
+import { initialTrainingState, type TrainingModel, type TrainingState } from '../../src/training/step.ts';
 import { groupsOf } from '../processes/groups.ts';
-import { type TinyOptions, tinyRecipe, tinyRun } from './tiny.ts';
+import { type TinyOptions, tinyModel, tinyRecipe, tinyRun } from './tiny.ts';
 
 let root: string;
 beforeAll(async () => {
@@ -121,35 +121,74 @@ const typesOf = (world: number) => {
 const batchOf = (given: Record<string, HostTensor>): Batch => ({ variant: 'x', values: given, facts: {} });
 
 describe('a step of several processes', () => {
-  it.each([2, 3])('is that of one with all batches of %i: loss, terms, norm and state', async (world) => {
-    const recipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, maxNorm: 0.5, epsilon: 1e-3 } };
-    const initial = initialTrainingState(flowModel, 3);
-    const whole = await DeviceState.open(new ReferenceExecutor(), flowModel, recipe, typesOf(world), initial);
-    const groups = groupsOf(world);
-    const parts = await Promise.all(
-      groups.map((group) =>
-        DeviceState.open(new ReferenceExecutor(group), flowModel, recipe, typesOf(1), initial, world),
-      ),
-    );
-    for (let step = 1; step <= 3; step++) {
-      const batches = groups.map(({ rank }) => flowBatch((step - 1) * world + rank + 1));
-      const expected = await (await whole.start(step, batchOf(joined(batches)))).read();
-      const found = await Promise.all(
-        parts.map(async (part, rank) => (await part.start(step, batchOf(batches[rank]!), rank > 0)).read()),
+  const cases = [
+    { world: 2, shares: 'all of the moments' },
+    { world: 3, shares: 'all of the moments' },
+    { world: 2, shares: 'its part of the moments' },
+    { world: 4, shares: 'its part of the moments' },
+    // The layer has 4 rows: nothing is divided.
+    { world: 3, shares: 'its part of the moments' },
+  ];
+  it.each(cases)(
+    'is that of one with all batches of $world: loss, terms, norm and state; each has $shares',
+    async ({ world, shares }) => {
+      const isSharded = shares.startsWith('its');
+      const recipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, maxNorm: 0.5, epsilon: 1e-3 } };
+      const initial = initialTrainingState(flowModel, 3);
+      const whole = await DeviceState.open(
+        new ReferenceExecutor(),
+        flowModel,
+        recipe,
+        typesOf(world),
+        initial,
       );
-      for (const { stopping, ...metrics } of found) {
-        expect(stopping).toBe(world - 1);
-        expect(Object.keys(metrics)).toEqual(Object.keys(expected));
-        for (const [name, value] of Object.entries(metrics)) expect(value).toBeCloseTo(expected[name]!, 6);
+      const groups = groupsOf(world);
+      const parts = await Promise.all(
+        groups.map((group) =>
+          DeviceState.open(
+            new ReferenceExecutor(group),
+            flowModel,
+            recipe,
+            typesOf(1),
+            initial,
+            world,
+            isSharded ? group : undefined,
+          ),
+        ),
+      );
+      const rows = isSharded && world !== 3 ? 4 / world : 4;
+      for (const { buffers } of parts) {
+        const { parameters, moments, average } = buffers as TrainingState<{ readonly shape: Shape }>;
+        const shapeOf = (tree: object) =>
+          (tree as { layer: { weight: { shape: Shape } } }).layer.weight.shape;
+        expect([moments.mean, moments.square].map(shapeOf)).toEqual([
+          [rows, 4],
+          [rows, 4],
+        ]);
+        expect([parameters, average].map(shapeOf)).toEqual([
+          [4, 4],
+          [4, 4],
+        ]);
       }
-    }
-    const end = values(await whole.download());
-    for (const part of parts) {
-      const own = values(await part.download());
-      for (const [i, leaf] of end.entries())
-        for (const [j, value] of leaf.entries()) expect(own[i]![j]!).toBeCloseTo(value, 6);
-    }
-  });
+      for (let step = 1; step <= 3; step++) {
+        const batches = groups.map(({ rank }) => flowBatch((step - 1) * world + rank + 1));
+        const expected = await (await whole.start(step, batchOf(joined(batches)))).read();
+        const found = await Promise.all(
+          parts.map(async (part, rank) => (await part.start(step, batchOf(batches[rank]!), rank > 0)).read()),
+        );
+        for (const { stopping, ...metrics } of found) {
+          expect(stopping).toBe(world - 1);
+          expect(Object.keys(metrics)).toEqual(Object.keys(expected));
+          for (const [name, value] of Object.entries(metrics)) expect(value).toBeCloseTo(expected[name]!, 6);
+        }
+      }
+      const end = values(await whole.download());
+      for (const own of (await Promise.all(parts.map((part) => part.download()))).map(values)) {
+        for (const [i, leaf] of end.entries())
+          for (const [j, value] of leaf.entries()) expect(own[i]![j]!).toBeCloseTo(value, 6);
+      }
+    },
+  );
 });
 
 describe('training in two processes', () => {
@@ -191,6 +230,31 @@ describe('training in two processes', () => {
     // The reference computes in float64, a checkpoint holds float32.
     for (const [i, line] of found.entries())
       for (const [j, value] of line.entries()) expect(value).toBeCloseTo(expected[i]![j]!, 5);
+  });
+
+  it('writes the same files where each has its part of the moments, and goes on from either', async () => {
+    const [whole, divided] = [join(root, 'undivided'), join(root, 'divided')];
+    const sharded = (folder: string, more: Partial<TrainingRun> = {}) =>
+      Promise.all(runs(folder).map((run) => train({ ...run, ...more, isSharded: true })));
+    await Promise.all(runs(whole).map((run) => train({ ...run, until: 4 })));
+    await sharded(divided, { until: 4 });
+    const read = async (folder: string) => {
+      const path = (await newestCheckpoint(runPaths(folder).checkpoints))!;
+      const { identity } = runs(folder)[0]!;
+      return await readCheckpoint(path, tinyModel.spec, { ...identity, processes: 2 });
+    };
+    const expectAlike = async (step: number) => {
+      const [expected, found] = [await read(whole), await read(divided)];
+      expect([found.step, found.position]).toEqual([step, expected.position]);
+      const exact = values(expected.state);
+      for (const [i, leaf] of values(found.state).entries())
+        for (const [j, value] of leaf.entries()) expect(value).toBeCloseTo(exact[i]![j]!, 6);
+    };
+    await expectAlike(4);
+    // Each goes on in the other way.
+    await Promise.all(runs(divided).map((run) => train({ ...run, resume: true })));
+    await sharded(whole, { resume: true });
+    await expectAlike(8);
   });
 
   it('stops all at a loss that is not finite, and says whose batch it was', async () => {

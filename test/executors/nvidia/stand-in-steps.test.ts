@@ -7,7 +7,7 @@ import { transformerPresets } from '../../../src/models/transformer/config.ts';
 import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
 import { gradients } from '../../../src/tensor/gradients.ts';
-import { fromFloat32, type HostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, hostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
 import { trace } from '../../../src/tensor/trace.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
@@ -52,10 +52,11 @@ function batchOf() {
   return { types, sequence: layoutSequence(config, budget, samples) };
 }
 
-function transformerStep(recipe: CommonRecipe, processes = 1) {
+function transformerStep(recipe: CommonRecipe, processes = 1, isSharded = false) {
   const model = transformerTraining(config);
   const { types, sequence } = batchOf();
-  const traced = traceStep(model, { ...types, sequence: sequenceTypes(config, budget) }, recipe, processes);
+  const given = { ...types, sequence: sequenceTypes(config, budget) };
+  const traced = traceStep(model, given, recipe, processes, isSharded);
   const draw = (seed: number, scale: number, positive: boolean) => (leaf: object, path: string) => {
     const { shape } = leaf as TensorType;
     const values = normal(fold(fold(keyFromSeed(seed), path), 'x'), elementCount(shape));
@@ -65,7 +66,7 @@ function transformerStep(recipe: CommonRecipe, processes = 1) {
       values.map((value) => scale * (positive ? Math.abs(value) : value)),
     );
   };
-  const { parameters, moments, average } = stateTypes(model.spec);
+  const { parameters, moments, average } = stateTypes(model.spec, isSharded ? processes : 1);
   const state = {
     parameters: mapTree(parameters, draw(1, 0.2, false)),
     moments: {
@@ -77,7 +78,8 @@ function transformerStep(recipe: CommonRecipe, processes = 1) {
   };
   const batch = { ...mapTree(types, draw(5, 0.5, true)), sequence };
   const numbers = stepNumbers(recipe, 3, processes === 1 ? undefined : false);
-  return { traced, values: [...leaves(state), ...leaves(batch), numbers] as HostTensor[] };
+  const place = isSharded ? [hostTensor('i32', [1], Int32Array.of(0))] : [];
+  return { traced, values: [...leaves(state), ...leaves(batch), numbers, ...place] as HostTensor[] };
 }
 
 /** The first elements of a vector. */
@@ -144,9 +146,15 @@ describe.skipIf(reason !== undefined)(
       const { graph, donate } = shared.traced;
       return planStandIn(graph, generator, donate, attentions, bucketBytes, streams.lower);
     });
+    const divided = transformerStep(adamRecipe, 2, true);
+    const dividedPlans = [false, true].map((isNarrow) => {
+      const generator = { prepare, isNarrow, partition: fusedPartition };
+      const { graph, donate } = divided.traced;
+      return planStandIn(graph, generator, donate, attentions, bucketBytes, streams.lower);
+    });
     let compiled: CpuKernels | undefined;
     beforeAll(async () => {
-      const all = [...plans, slopePlan, ...muonPlans, ...sharedPlans];
+      const all = [...plans, slopePlan, ...muonPlans, ...sharedPlans, ...dividedPlans];
       compiled = await CpuKernels.compile(prelude, all.flatMap(kernelsOf));
     }, 120_000);
     afterAll(() => compiled?.[Symbol.dispose]());
@@ -216,6 +224,38 @@ describe.skipIf(reason !== undefined)(
         binding.run();
         streams.finish(isSideFirst);
         binding.dispose();
+      }
+    }, 120_000);
+
+    it('of parts of the moments are those of the reference, parameters put together where they are', async () => {
+      // The other process has the same data.
+      const echo = { rank: 0, world: 2, exchange: async (bytes: Uint8Array) => [bytes, bytes] };
+      const expected = await evaluate(new ReferenceExecutor(echo), divided.traced.graph, divided.values);
+      streams.compiled = compiled;
+      for (const [isNarrow, one] of dividedPlans.entries()) {
+        for (const isSideFirst of [false, true]) {
+          using communicator = streams.connect(2);
+          const { binding, outputs } = streams.bind(one, communicator, divided.values);
+          binding.run();
+          streams.finish(isSideFirst);
+          binding.dispose();
+          const found = outputs();
+          expected.forEach((tensor, index) => {
+            const wrong = difference(found[index]!, tensor, isNarrow ? 1e-2 : 1e-5);
+            expect(wrong, divided.traced.graph.outputNames[index]!).toBeUndefined();
+          });
+        }
+        const { donations, steps } = one.program;
+        expect([...donations.values()].filter(({ how }) => how === 'inPlace')).toHaveLength(
+          divided.traced.donate.length,
+        );
+        const ops = steps.flatMap(({ work }) =>
+          work.kind === 'start' ? work.nodes.map(({ op }) => op) : [],
+        );
+        expect(ops.filter((op) => op === 'allGather').length).toBeGreaterThan(10);
+        expect(ops.filter((op) => op === 'reduceScatter').length).toBe(
+          ops.filter((op) => op === 'allGather').length,
+        );
       }
     }, 120_000);
 

@@ -152,6 +152,25 @@ export class HostStreams {
     queue.push(queued);
   }
 
+  /** Queues what is computed of numbers of float32. */
+  private exchange(
+    stream: bigint,
+    from: bigint,
+    given: number,
+    to: bigint,
+    made: number,
+    compute: (x: Float32Array, y: Float32Array) => void,
+  ): number {
+    const work = () => {
+      const x = new Float32Array(bytesAt(from, 4 * given).slice().buffer);
+      const y = new Float32Array(made);
+      compute(x, y);
+      bytesAt(to, 4 * made).set(new Uint8Array(y.buffer));
+    };
+    this.queue({ work }, stream);
+    return 0;
+  }
+
   private nccl(): Nccl {
     return {
       check: () => undefined,
@@ -163,19 +182,27 @@ export class HostStreams {
         from: bigint,
         to: bigint,
         count: number,
-        _t: number,
-        _o: number,
-        _h: bigint,
+        _type: number,
+        _op: number,
+        _comm: bigint,
         on: bigint,
-      ) => {
-        const [x, y] = [from, to].map((address) => bytesAt(address, 4 * count));
-        const work = () => {
-          const sum = new Float32Array(x!.slice().buffer).map((value) => this.world * value);
-          y!.set(new Uint8Array(sum.buffer));
-        };
-        this.queue({ work }, on);
-        return 0;
-      },
+      ) => this.exchange(on, from, count, to, count, (x, y) => y.set(x.map((value) => this.world * value))),
+      ncclReduceScatter: (
+        from: bigint,
+        to: bigint,
+        count: number,
+        _type: number,
+        _op: number,
+        _comm: bigint,
+        on: bigint,
+      ) =>
+        this.exchange(on, from, count * this.world, to, count, (x, y) =>
+          y.set(x.subarray(0, count).map((value) => this.world * value)),
+        ),
+      ncclAllGather: (from: bigint, to: bigint, count: number, _type: number, _comm: bigint, on: bigint) =>
+        this.exchange(on, from, count, to, count * this.world, (x, y) => {
+          for (let rank = 0; rank < this.world; rank++) y.set(x, rank * count);
+        }),
     } as unknown as Nccl;
   }
 }
