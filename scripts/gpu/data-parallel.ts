@@ -1,6 +1,7 @@
 /**
  * `node scripts/gpu/data-parallel.ts [--part speed|curve|all] [--gpus 1,2,4,8] [--cases micro,small,base] [--steps 50]
- * [--precision tf32] [--buckets 32,all]`: training on several GPUs of this machine, a process each, batches of random numbers.
+ * [--precision tf32] [--buckets 32,all] [--shard]`: training on several GPUs of this machine, a process each, batches of random
+ * numbers. With `--shard` by AdamW, whose moments are divided among them, else by Muon.
  *
  * `speed`: tokens a second of each case on each number of GPUs, and how many times that of one GPU, with gradients exchanged
  * in buckets of so many MiB each: `all` is one, after the backward pass.
@@ -58,6 +59,7 @@ const { values } = parseArgs({
     steps: { type: 'string', default: '50' },
     precision: { type: 'string', default: 'tf32' },
     buckets: { type: 'string', default: '32' },
+    shard: { type: 'boolean', default: false },
     /** Given to the processes: what to do, for which case, and where to write what was found. */
     role: { type: 'string' },
     result: { type: 'string', default: '' },
@@ -120,7 +122,8 @@ async function inProcesses(
   const result = join(folder, 'result.json');
   const given = ['--role', role, '--cases', name, '--result', result];
   const chosen = ['--steps', values.steps, '--precision', precision, '--buckets', bucket];
-  const args = [import.meta.filename, ...given, ...chosen];
+  const shard = values.shard ? ['--shard'] : [];
+  const args = [import.meta.filename, ...given, ...chosen, ...shard];
   const { signal } = new AbortController();
   const { code, problem } = await supervise({ args, count, signal, patience: 60_000 });
   const found = code === 0 ? (JSON.parse(readFileSync(result, 'utf8')) as number[]) : [];
@@ -145,14 +148,16 @@ async function work(role: string): Promise<void> {
     ...recipe,
     preset: chosen.preset,
     budget: { ...recipe.budget, rows: chosen.rows * batchesEach, video: chosen.video },
-    optimizer: { ...recipe.optimizer, warmup: 5 },
+    optimizer: { ...recipe.optimizer, warmup: 5, ...(values.shard && { method: 'adamw' as const }) },
   };
   const config = { ...transformerPresets[chosen.preset], ...recipe.overrides };
   const model = transformerTraining(config);
   const { variants } = transformerPlanner(config, own, { header: { clips: 1 } } as LatentCache);
   const [[variant, types] = ['', {}]] = [...variants];
   const start = performance.now();
-  using state = await DeviceState.open(executor, model, own, variants, initialTrainingState(model, 1), world);
+  const initial = initialTrainingState(model, 1);
+  const share = values.shard ? processes : undefined;
+  using state = await DeviceState.open(executor, model, own, variants, initial, world, share);
   if (rank === 0) {
     const seconds = ((performance.now() - start) / 1000).toFixed(1);
     console.log(`${executor.device.name}, ${world} of them: ${name} compiled in ${seconds} s`);
@@ -170,7 +175,7 @@ async function work(role: string): Promise<void> {
       const { loss = Number.NaN } = await (await state.start(step, batchOf(step))).read();
       found.push(loss);
       report({ kind: 'step', step });
-      if (step === 10 && rank === 0 && world > 1) await disturb(executor, state);
+      if (step === 10 && world > 1) await (rank === 0 ? disturb(executor, state) : state.helpDownload());
     }
   } else {
     const batch = batchOf(1);
@@ -190,6 +195,8 @@ async function work(role: string): Promise<void> {
     const begin = performance.now();
     await run(Number(values.steps));
     found.push((performance.now() - begin) / Number(values.steps), chosen.rows * chosen.video);
+    const { free, total } = executor.device.memoryInfo();
+    if (rank === 0) console.log(`${((total - free) / 2 ** 30).toFixed(2)} GiB of the GPU in use`);
   }
   report({ kind: 'rest' });
   if (rank === 0) writeFileSync(values.result, JSON.stringify(found));

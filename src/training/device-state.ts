@@ -8,12 +8,12 @@ import {
 } from '../executors/executor.ts';
 import { allGather } from '../tensor/functions.ts';
 import { input, makeGraph } from '../tensor/graph.ts';
-import { type HostTensor, hostTensor } from '../tensor/host-tensor.ts';
+import type { HostTensor } from '../tensor/host-tensor.ts';
 import { at, formatType } from '../tensor/shape.ts';
 import { leaves, mapTree, withLeaves } from '../tensor/tree.ts';
 import type { Batch, BatchPlanner } from './batch.ts';
 import type { CommonRecipe } from './recipe.ts';
-import { isDivided, partOf, type Share } from './shares.ts';
+import { isDivided, partOf, partsOf, type Share } from './shares.ts';
 import { type HostState, stepNumbers, type TrainingModel, type TrainingState, traceStep } from './step.ts';
 
 /** A compiled step and the names of its metrics. */
@@ -34,8 +34,8 @@ export class DeviceState implements Disposable {
   readonly #recipe: CommonRecipe;
   readonly #steps: ReadonlyMap<string, CompiledStep>;
   readonly #processes: number;
-  /** Where this process has its part of the moments alone: which, and its number on the device. */
-  readonly #share: (Share & { readonly number: DeviceBuffer }) | undefined;
+  /** Where this process has its part of the moments alone: which. */
+  readonly #share: Share | undefined;
   /** What puts parts together, by their type. */
   readonly #gathers = new Map<string, Executable>();
   /** The state as it was at first: the form of those after it. */
@@ -55,11 +55,7 @@ export class DeviceState implements Disposable {
     this.#recipe = recipe;
     this.#steps = steps;
     this.#processes = processes;
-    this.#share = share && {
-      rank: share.rank,
-      world: share.world,
-      number: executor.upload(hostTensor('i32', [1], Int32Array.of(share.rank))),
-    };
+    this.#share = share;
     this.#form = state;
     this.#state = leaves(state) as DeviceBuffer[];
   }
@@ -83,8 +79,12 @@ export class DeviceState implements Disposable {
       const { graph, donate, metrics } = traceStep(model, types, recipe, processes, share !== undefined);
       steps.set(name, { executable: await executor.compile(graph, { donate }), metrics });
     }
-    const { moments } = state;
-    const own = share && { moments: mapTree(moments, (leaf) => partOf(leaf as HostTensor, share)) };
+    const { parameters, moments } = state;
+    const part = (leaf: HostTensor) => partOf(leaf, share ?? { rank: 0, world: 1 });
+    const own = share && {
+      moments: mapTree(moments, (leaf) => part(leaf as HostTensor)),
+      own: partsOf(parameters, share.world, part),
+    };
     const uploaded = uploadTree(executor, { ...state, ...own }) as TrainingState<DeviceBuffer>;
     return new DeviceState(executor, recipe, steps, processes, share, uploaded);
   }
@@ -108,7 +108,6 @@ export class DeviceState implements Disposable {
       ...this.#state,
       ...(leaves(given) as DeviceBuffer[]),
       numbers,
-      ...(this.#share === undefined ? [] : [this.#share.number]),
     ]);
     // The run was called: what only it reads may be disposed.
     disposeAll([given, numbers]);
@@ -146,7 +145,6 @@ export class DeviceState implements Disposable {
 
   [Symbol.dispose](): void {
     disposeAll([...this.#state]);
-    this.#share?.number[Symbol.dispose]();
     for (const gather of this.#gathers.values()) gather[Symbol.dispose]();
     for (const { executable } of this.#steps.values()) executable[Symbol.dispose]();
   }

@@ -1,4 +1,4 @@
-import { allGather, allReduce, gather, reduceScatter } from '../tensor/functions.ts';
+import { allGather, allReduce, reduceScatter } from '../tensor/functions.ts';
 import { bytesOf, type HostTensor, zeros } from '../tensor/host-tensor.ts';
 import { at, elementCount, type Shape } from '../tensor/shape.ts';
 import { constant, type Tensor } from '../tensor/tensor.ts';
@@ -29,35 +29,44 @@ export function partOf(whole: HostTensor, { rank, world }: Share): HostTensor {
   return part;
 }
 
+/** This process's parts of the values of a tree that are divided, in order. @param part makes one. */
+export function partsOf<Leaf extends { readonly shape: Shape }, Part>(
+  tree: object,
+  world: number,
+  part: (leaf: Leaf) => Part,
+): Part[] {
+  return (leaves(tree) as Leaf[]).filter(({ shape }) => isDivided(shape, world)).map(part);
+}
+
 /** Graph code over parts, in each of `world` processes. */
 export class Parts {
   private readonly world: number;
-  private readonly rank: Tensor;
 
-  /** @param rank which process this is, i32 [1]. */
-  constructor(world: number, rank: Tensor) {
+  constructor(world: number) {
     this.world = world;
-    this.rank = rank;
   }
 
-  /** This process's parts of values that all have: [R, ..] -> [R / world, ..]. */
-  owns(wholes: object): object {
-    return mapTree(wholes, (leaf) => {
-      const whole = leaf as Tensor;
-      if (!isDivided(whole.shape, this.world)) return whole;
-      const parts = whole.reshape([this.world, elementCount(whole.shape) / this.world]);
-      return gather(parts, this.rank).reshape(partShape(whole.shape, this.world));
-    });
+  /** Whether parameters of a shape are divided. */
+  divides(shape: Shape): boolean {
+    return isDivided(shape, this.world);
+  }
+
+  /** A tree in which what is divided is replaced by this process's parts. */
+  replaced(wholes: object, parts: readonly Tensor[]): object {
+    const left = [...parts];
+    return mapTree(wholes, (leaf) =>
+      this.divides((leaf as Tensor).shape) ? at(left.splice(0, 1), 0) : leaf,
+    );
   }
 
   /** This process's part of the sum of a value over all processes. */
   sum(value: Tensor): Tensor {
-    return isDivided(value.shape, this.world) ? reduceScatter(value, this.world) : allReduce(value);
+    return this.divides(value.shape) ? reduceScatter(value, this.world) : allReduce(value);
   }
 
   /** The value whose parts the processes have. @param shape of the whole. */
   whole(part: Tensor, shape: Shape): Tensor {
-    return isDivided(shape, this.world) ? allGather(part, this.world) : part;
+    return this.divides(shape) ? allGather(part, this.world) : part;
   }
 
   /** Square root of the sum of squares of every element of a tree of parts. @param wholes tree of the whole shapes. */
@@ -66,7 +75,7 @@ export class Parts {
     const shapes = (leaves(wholes) as { readonly shape: Shape }[]).map(({ shape }) => shape);
     const squares = (isOwn: boolean) =>
       all
-        .filter((_, i) => isDivided(at(shapes, i), this.world) === isOwn)
+        .filter((_, i) => this.divides(at(shapes, i)) === isOwn)
         .reduce((total, part) => total.add(part.square().sum()), constant([0], []));
     return allReduce(squares(true)).add(squares(false)).sqrt();
   }

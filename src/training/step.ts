@@ -19,7 +19,7 @@ import {
   learningRate,
 } from './optimizer.ts';
 import { type CommonRecipe, scheduleOf } from './recipe.ts';
-import { Parts, partShape } from './shares.ts';
+import { Parts, partShape, partsOf } from './shares.ts';
 
 /** A model as training sees it: what it is made of, and how wrong it is on a batch. */
 export interface TrainingModel {
@@ -45,6 +45,11 @@ export interface TrainingState<Leaf> {
   readonly average: object;
   /** 1, f32 scalar; 0 from the first step on whose loss or gradients were not finite. Such a step changes nothing else. */
   readonly alive: Leaf;
+  /**
+   * Where each of several processes has its part of the moments: its parts of the parameters that are divided, which its
+   * optimizer moves. They are in `parameters` too.
+   */
+  readonly own?: readonly Leaf[];
 }
 
 /** A state on the host. */
@@ -61,24 +66,25 @@ export function initialTrainingState(
   return { parameters, moments: adamState(parameters), average: parameters, alive };
 }
 
-/** The types of a state. @param world processes of which each has its part of the moments. Default 1. */
-export function stateTypes(spec: object, world = 1): TrainingState<TensorType> {
-  const types = (parts = 1) =>
-    mapTree(spec, (leaf) => {
-      const { shape, dtype } = leaf as TensorType;
-      return { shape: partShape(shape, parts), dtype };
-    });
+/** The types of a state. @param world processes of which each has its part of the moments. Default: one has all. */
+export function stateTypes(spec: object, world?: number): TrainingState<TensorType> {
+  const partType = (parts: number) => (leaf: object) => {
+    const { shape, dtype } = leaf as TensorType;
+    return { shape: partShape(shape, parts), dtype };
+  };
+  const types = (parts = 1) => mapTree(spec, partType(parts));
   return {
     parameters: types(),
     moments: { mean: types(world), square: types(world) },
     average: types(),
     alive: { shape: [], dtype: 'f32' },
+    ...(world !== undefined && { own: partsOf(spec, world, partType(world)) }),
   };
 }
 
 /** A training step, ready to be compiled. */
 export interface TracedStep {
-  /** Inputs: state, batch, numbers, and where moments are divided the process's number, i32 [1]. Outputs: metrics f32 [M], then the state in the order of the inputs. */
+  /** Inputs: state, batch, numbers. Outputs: metrics f32 [M], then the state in the order of the inputs. */
   readonly graph: Graph;
   /** The state's inputs, for `CompileOptions.donate`. */
   readonly donate: readonly number[];
@@ -115,7 +121,7 @@ export function traceStep(
   let names: readonly string[] = [];
   const traced = trace(
     `train ${model.kind}`,
-    (state, values, numbers, place) => {
+    (state, values, numbers) => {
       const [rate, epsilon, keep, averageKeep, plainRate, stop] = numbers
         .split(0, new Array<number>(at(numbers.shape, 0)).fill(1))
         .map((one) => one.reshape([]));
@@ -123,11 +129,13 @@ export function traceStep(
         throw new Error('a step has five numbers');
       const own = model.loss(state.parameters, values);
       const counts: Readonly<Record<string, Tensor>> = stop === undefined ? {} : { [stopping]: stop };
-      const parts = 'rank' in place ? new Parts(processes, place.rank) : undefined;
+      const parts = state.own && new Parts(processes);
       const sum = parts && ((gradient: Tensor) => parts.sum(gradient));
       const { loss, found, terms } = meanOverProcesses(own, state.parameters, counts, processes, sum);
       const now = { rate, epsilon, keep, plainRate };
-      const held = parts === undefined ? state : { ...state, parameters: parts.owns(state.parameters) };
+      const held = parts
+        ? { ...state, parameters: parts.replaced(state.parameters, state.own ?? []) }
+        : state;
       const norm = parts?.norm(found, state.parameters);
       const result = optimize(held, found, now, recipe.optimizer, norm);
       const alive = state.alive.mul(finite(loss)).mul(finite(result.gradientNorm));
@@ -140,16 +148,12 @@ export function traceStep(
           : advanceParts(held, result, alive, averageKeep, parts);
       return { metrics: concat(row, 0), state: after };
     },
-    stateTypes(model.spec, isSharded ? processes : 1),
+    stateTypes(model.spec, isSharded ? processes : undefined),
     batch,
     numbersType(processes),
-    isSharded ? { rank: rankType } : {},
   );
   return { graph: traced.graph, donate: inputsOf(traced.parameters, 0), metrics: names };
 }
-
-/** The number of this process, where it has its part of the moments. */
-const rankType = { shape: [1], dtype: 'i32' } as const;
 
 function optimize(
   { parameters, moments }: TrainingState<Tensor>,
@@ -273,6 +277,7 @@ function advanceParts(
     moments: { mean: tree(held.map(({ mean }) => mean)), square: tree(held.map(({ square }) => square)) },
     average: tree(averages),
     alive,
+    own: held.map(({ parameter }) => parameter).filter((_, i) => parts.divides(at(averages, i).shape)),
   };
 }
 

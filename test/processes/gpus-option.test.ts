@@ -8,7 +8,9 @@ import { autoencoderSpec } from '../../src/models/autoencoder/autoencoder.ts';
 import { initialize } from '../../src/nn/parameters.ts';
 import { keyFromSeed } from '../../src/random/philox.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
+import { openSafetensors } from '../../src/storage/safetensors.ts';
 import { autoencoderConfigOf } from '../../src/training/autoencoder-task.ts';
+import { newestCheckpoint } from '../../src/training/checkpoint.ts';
 import { fillLatentCache } from '../../src/training/fill-cache.ts';
 import { runPaths } from '../../src/training/loop.ts';
 import { readMetrics } from '../../src/training/metrics.ts';
@@ -88,6 +90,8 @@ const isAlive = (pid: number) => {
     return false;
   }
 };
+
+type Line = Awaited<ReturnType<typeof curve>>[number];
 
 const curve = async (out: string) =>
   (await readMetrics(runPaths(out).metrics)).map(({ step, loss, gradientNorm }) => ({
@@ -180,6 +184,32 @@ it('asked to stop, all finish the same step and write a checkpoint', async () =>
     `step-${step?.padStart(8, '0')}.safetensors`,
   );
 });
+
+it('with --shard, the curve and the files are the same, and what cannot be divided is refused', async () => {
+  const outs = ['undivided', 'divided'].map((name) => join(folder, name)) as [string, string];
+  expect((await start(outs[0], '--steps', '4').ended).code).toBe(0);
+  expect((await start(outs[1], '--steps', '4', '--shard').ended).code).toBe(0);
+  const [expected, found] = (await Promise.all(outs.map(curve))) as [Line[], Line[]];
+  expect(found.length).toBe(4);
+  for (const [i, { loss, gradientNorm }] of found.entries()) {
+    expect(loss).toBeCloseTo(expected[i]!.loss, 5);
+    expect(gradientNorm ?? Number.NaN).toBeCloseTo(expected[i]!.gradientNorm!, 4);
+  }
+  const files = await Promise.all(
+    outs.map(async (out) => {
+      await using file = await openSafetensors((await newestCheckpoint(runPaths(out).checkpoints))!);
+      return [...file.tensors].map(([name, { shape }]) => [name, shape]);
+    }),
+  );
+  expect(files[1]).toEqual(files[0]);
+
+  const whole = JSON.parse(await readFile(recipe, 'utf8'));
+  const moved = join(folder, 'muon.json');
+  await writeFile(moved, JSON.stringify({ ...whole, optimizer: { ...whole.optimizer, method: 'muon' } }));
+  const refused = await start(join(folder, 'refused'), '--shard', '--recipe', moved).ended;
+  expect(refused.code).toBe(1);
+  expect(refused.said).toContain('moves whole matrices, so --shard cannot divide them');
+}, 120_000);
 
 it('a mistake that all make is said once', async () => {
   const { code, said } = await start(join(folder, 'wrong'), '--from', 'none.safetensors').ended;

@@ -86,7 +86,7 @@ export class Binding {
       this.launchAll();
       return;
     }
-    this.graph ??= this.device.capture(() => this.launchAll());
+    this.graph ??= this.device.capture(() => this.launchAll(), this.exchanges.size > 0);
     this.graph.launch();
   }
 

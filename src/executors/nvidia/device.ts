@@ -6,6 +6,7 @@ import {
   loadDriver,
   nonBlockingStream,
   orderingEvent,
+  ownPriorities,
 } from './bindings/driver.ts';
 import { callAsync, NativeMemory, textAt } from './bindings/native.ts';
 import { DeviceMemory } from './device-memory.ts';
@@ -162,8 +163,11 @@ export class Device {
     }
   }
 
-  /** Records what `queue` launches, without running it, as a graph that can be launched as one. */
-  capture(queue: () => void): LaunchGraph {
+  /**
+   * Records what `queue` launches, without running it, as a graph that can be launched as one.
+   * @param isForked whether it launches on side streams too, which it waits for.
+   */
+  capture(queue: () => void, isForked = false): LaunchGraph {
     const { driver, stream } = this;
     const out = new NativeMemory(8);
     driver.check(driver.cuStreamBeginCapture_v2(stream, captureThreadLocal), 'begin a graph');
@@ -175,7 +179,7 @@ export class Device {
     }
     driver.check(driver.cuStreamEndCapture(stream, out.bytes), 'end a graph');
     const graph = out.pointer();
-    const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, 0);
+    const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, isForked ? ownPriorities : 0);
     driver.cuGraphDestroy(graph);
     driver.check(status, 'instantiate a graph');
     return new LaunchGraph(this, out.pointer());

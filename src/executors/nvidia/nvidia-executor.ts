@@ -58,6 +58,8 @@ export class NvidiaExecutor implements Executor {
   private readonly bucketBytes: number;
   private readonly kernels: KernelCache;
   private communicator: Communicator | undefined;
+  /** What other processes run too: a communicator waits for the end of all graphs that use it. */
+  private readonly shared: NvidiaExecutable[] = [];
   private readonly libraries: Libraries;
   private readonly arena: Arena;
 
@@ -104,7 +106,9 @@ export class NvidiaExecutor implements Executor {
       const { shape, dtype, values } = node.attributes;
       constants.set(value, this.write(constantTensor(shape, dtype, values)));
     }
-    return new NvidiaExecutable(graph, program, new Set(donate), constants, this.device);
+    const executable = new NvidiaExecutable(graph, program, new Set(donate), constants, this.device);
+    if (isShared(program)) this.shared.push(executable);
+    return executable;
   }
 
   /** What is computed in bf16 in place of f8e4m3 among what was compiled until now, and why. */
@@ -179,6 +183,7 @@ export class NvidiaExecutor implements Executor {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.device.synchronize();
+    for (const executable of this.shared) executable[Symbol.dispose]();
     this.communicator?.[Symbol.dispose]();
     this.libraries.dispose();
     this.kernels.dispose();

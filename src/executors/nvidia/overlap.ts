@@ -19,6 +19,9 @@ export type ProgramStage =
  */
 export const defaultBucketBytes = 32 << 20;
 
+/** Buckets of tensors to be scattered that may be under way at the same time. */
+const mostUnderWay = 4;
+
 /**
  * Lets collectives run beside the computation. They come in buckets, in the order in which their operands are made, not
  * in which the graph names them: a bucket starts right after the stage that makes its last operand, and what first reads
@@ -27,10 +30,15 @@ export const defaultBucketBytes = 32 << 20;
 export function scheduleCollectives(stages: readonly Stage[], bucketBytes: number): readonly ProgramStage[] {
   const starts = new Map<number, ProgramStage[]>();
   const waits = new Map<number, ProgramStage[]>();
-  for (const bucket of bucketsOf(collectivesOf(stages), bucketBytes)) {
-    const nodes = bucket.map(({ node }) => node);
-    const start = Math.max(...bucket.map(({ ready }) => ready));
-    const wait = Math.min(stages.length, ...bucket.map(({ read }) => read));
+  const buckets = bucketsOf(collectivesOf(stages), bucketBytes).map((bucket) => ({
+    nodes: bucket.map(({ node }) => node),
+    start: Math.max(...bucket.map(({ ready }) => ready)),
+    read: Math.min(stages.length, ...bucket.map(({ read }) => read)),
+  }));
+  for (const [index, { nodes, start, read }] of buckets.entries()) {
+    const next = buckets[index + mostUnderWay]?.start ?? stages.length;
+    // What is scattered is not needed any more: waiting for it frees its memory.
+    const wait = nodes.some(({ op }) => op === 'reduceScatter') ? Math.min(read, next + 1) : read;
     starts.set(start, [...(starts.get(start) ?? []), { kind: 'start', nodes }]);
     waits.set(wait, [...(waits.get(wait) ?? []), { kind: 'wait', nodes }]);
   }

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Stage } from '../../../src/executors/nvidia/kernel.ts';
 import { type ProgramStage, scheduleCollectives } from '../../../src/executors/nvidia/overlap.ts';
-import { allReduce, matmul } from '../../../src/tensor/functions.ts';
+import { allReduce, matmul, reduceScatter } from '../../../src/tensor/functions.ts';
 import { input } from '../../../src/tensor/graph.ts';
 import type { Tensor } from '../../../src/tensor/tensor.ts';
 
@@ -82,6 +82,15 @@ describe('collectives beside the computation', () => {
 
   it('of what is there from the beginning start before all else', () => {
     expect(schedule([a, allReduce(x), b].map(stage), 512, { x })).toBe('+x a b ?x');
+  });
+
+  it('that scatter are waited for when four others have started, since nothing else frees what they read', () => {
+    const products = Array.from({ length: 6 }, () => matmul(x, x));
+    const scattered = products.map((tensor) => reduceScatter(tensor, 2));
+    const names = Object.fromEntries(products.map((tensor, i) => [String(i), tensor]));
+    expect(schedule([...products, ...scattered].map(stage), 256, names)).toBe(
+      '0 +0 1 +1 2 +2 3 +3 4 +4 ?0 5 +5 ?1 ?2 ?3 ?4 ?5',
+    );
   });
 
   it('leaves a program without any as it is', () => {

@@ -7,7 +7,7 @@ import { transformerPresets } from '../../../src/models/transformer/config.ts';
 import { layoutSequence, sequenceTypes } from '../../../src/models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../../../src/random/philox.ts';
 import { gradients } from '../../../src/tensor/gradients.ts';
-import { fromFloat32, type HostTensor, hostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor, toFloat32 } from '../../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../../src/tensor/shape.ts';
 import { trace } from '../../../src/tensor/trace.ts';
 import { leaves, mapTree } from '../../../src/tensor/tree.ts';
@@ -66,7 +66,7 @@ function transformerStep(recipe: CommonRecipe, processes = 1, isSharded = false)
       values.map((value) => scale * (positive ? Math.abs(value) : value)),
     );
   };
-  const { parameters, moments, average } = stateTypes(model.spec, isSharded ? processes : 1);
+  const { parameters, moments, average, own } = stateTypes(model.spec, isSharded ? processes : undefined);
   const state = {
     parameters: mapTree(parameters, draw(1, 0.2, false)),
     moments: {
@@ -75,11 +75,11 @@ function transformerStep(recipe: CommonRecipe, processes = 1, isSharded = false)
     },
     average: mapTree(average, draw(4, 0.2, false)),
     alive: fromFloat32('f32', [], Float32Array.of(1)),
+    ...(own && { own: mapTree(own, draw(6, 0.2, false)) }),
   };
   const batch = { ...mapTree(types, draw(5, 0.5, true)), sequence };
   const numbers = stepNumbers(recipe, 3, processes === 1 ? undefined : false);
-  const place = isSharded ? [hostTensor('i32', [1], Int32Array.of(0))] : [];
-  return { traced, values: [...leaves(state), ...leaves(batch), numbers, ...place] as HostTensor[] };
+  return { traced, values: [...leaves(state), ...leaves(batch), numbers] as HostTensor[] };
 }
 
 /** The first elements of a vector. */

@@ -89,6 +89,9 @@ export const nonBlockingStream = 1;
 /** The priority of a stream whose kernels come first; the driver takes the highest that there is. */
 export const firstPriority = -100;
 
+/** `CUDA_GRAPH_INSTANTIATE_FLAG_USE_NODE_PRIORITY`: what was recorded keeps the priority of its stream. */
+export const ownPriorities = 8;
+
 /** `CU_EVENT_DISABLE_TIMING`: an event that only orders. */
 export const orderingEvent = 2;
 
