@@ -14,17 +14,18 @@ import {
   ExecutorError,
   type Precision,
 } from '../executor.ts';
+import type { ProcessGroup } from '../process-group.ts';
 import { Arena } from './arena.ts';
 import { Binding, type Launchers, type StepTime } from './binding.ts';
 import { isCollective } from './collectives.ts';
-import { Communicator, type Place } from './communicator.ts';
+import { Communicator } from './communicator.ts';
 import { Device } from './device.ts';
 import type { Kernel, LibraryStage, Partition, TakesTail } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
-import { defaultBucketBytes } from './overlap.ts';
-import { bytesOfType, isShared, type Program, planProgram } from './program.ts';
+import { type Buckets, defaultBucketBytes } from './overlap.ts';
+import { bucketsOfProgram, bytesOfType, isShared, type Program, planProgram } from './program.ts';
 import { quantised } from './quantising.ts';
 import { ownStorage, type Storage } from './storage.ts';
 
@@ -57,6 +58,7 @@ export class NvidiaExecutor implements Executor {
   private readonly precision: Precision;
   private readonly bucketBytes: number;
   private readonly kernels: KernelCache;
+  private processes: ProcessGroup | undefined;
   private communicator: Communicator | undefined;
   /** What other processes run too: a communicator waits for the end of all graphs that use it. */
   private readonly shared: NvidiaExecutable[] = [];
@@ -84,8 +86,9 @@ export class NvidiaExecutor implements Executor {
    * that they are the identity. Blocks until all processes do it.
    * @param id of `newCommunicatorId`, the same for all.
    */
-  connect(place: Place, id: Uint8Array): void {
-    this.communicator = new Communicator(this.device, place, id);
+  connect(processes: ProcessGroup, id: Uint8Array): void {
+    this.processes = processes;
+    this.communicator = new Communicator(this.device, processes, id);
   }
 
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
@@ -98,7 +101,8 @@ export class NvidiaExecutor implements Executor {
     const { graph: narrow, storage } = this.stored(prepared, takes, takesTail);
     const stages = this.generator.partition(narrow, { takes, takesTail, storage });
     const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
-    const program = planProgram(narrow, stages, donate, lower, storage, this.bucketBytes);
+    const plan = (buckets: number | Buckets) => planProgram(narrow, stages, donate, lower, storage, buckets);
+    const program = await this.agreed(plan(this.bucketBytes), plan);
     if (isShared(program)) this.arena.reserve(program.arenaBytes);
     await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
     const constants = new Map<number, bigint>();
@@ -114,6 +118,18 @@ export class NvidiaExecutor implements Executor {
   /** What is computed in bf16 in place of f8e4m3 among what was compiled until now, and why. */
   async fallback(): Promise<string | undefined> {
     return this.libraries.fallback();
+  }
+
+  /**
+   * A program that exchanges what those of the other processes exchange, in the same order: as process 0 does. What is fused
+   * may depend on times that were measured.
+   */
+  private async agreed(own: Program, plan: (buckets: Buckets) => Program): Promise<Program> {
+    if (this.processes === undefined || !isShared(own)) return own;
+    const text = JSON.stringify(bucketsOfProgram(own));
+    const [first] = await this.processes.exchange(new TextEncoder().encode(text));
+    const chosen = new TextDecoder().decode(first);
+    return chosen === text ? own : plan(JSON.parse(chosen) as Buckets);
   }
 
   upload(tensor: HostTensor): DeviceBuffer {

@@ -22,19 +22,22 @@ export const defaultBucketBytes = 32 << 20;
 /** Buckets of tensors to be scattered that may be under way at the same time. */
 const mostUnderWay = 4;
 
+/** Which collectives start together, and in which order: their numbers in the order of the graph. */
+export type Buckets = readonly (readonly number[])[];
+
 /**
  * Lets collectives run beside the computation. They come in buckets, in the order in which their operands are made, not
  * in which the graph names them: a bucket starts right after the stage that makes its last operand, and what first reads
- * one of its results waits for it. Processes that run the same graph thus start the same buckets in the same order.
+ * one of its results waits for it. Processes have to start the same buckets in the same order.
+ * @param chosen most bytes of a bucket, or the buckets of a process whose stages may be others, as what is fused there may be.
  */
-export function scheduleCollectives(stages: readonly Stage[], bucketBytes: number): readonly ProgramStage[] {
+export function scheduleCollectives(
+  stages: readonly Stage[],
+  chosen: number | Buckets,
+): readonly ProgramStage[] {
   const starts = new Map<number, ProgramStage[]>();
   const waits = new Map<number, ProgramStage[]>();
-  const buckets = bucketsOf(collectivesOf(stages), bucketBytes).map((bucket) => ({
-    nodes: bucket.map(({ node }) => node),
-    start: Math.max(...bucket.map(({ ready }) => ready)),
-    read: Math.min(stages.length, ...bucket.map(({ read }) => read)),
-  }));
+  const buckets = placed(bucketsOf(collectivesOf(stages), chosen));
   for (const [index, { nodes, start, read }] of buckets.entries()) {
     const next = buckets[index + mostUnderWay]?.start ?? stages.length;
     // What is scattered is not needed any more: waiting for it frees its memory.
@@ -50,6 +53,17 @@ export function scheduleCollectives(stages: readonly Stage[], bucketBytes: numbe
   return [...(starts.get(beginning) ?? []), ...around, ...(waits.get(stages.length) ?? [])];
 }
 
+/** The buckets of a schedule. */
+export function bucketsIn(startedTogether: readonly (readonly CollectiveNode[])[]): Buckets {
+  const numbers = new Map(inGraphOrder(startedTogether.flat()).map((node, number) => [node, number]));
+  return startedTogether.map((nodes) => nodes.map((node) => numbers.get(node) ?? 0));
+}
+
+/** Nodes as they are numbered: in the order in which they were made, which is the same in every process. */
+function inGraphOrder(nodes: readonly CollectiveNode[]): CollectiveNode[] {
+  return [...nodes].sort((a, b) => a.id - b.id);
+}
+
 /** The position of what is there before the first stage. */
 const beginning = -1;
 
@@ -59,7 +73,9 @@ interface Collective {
   readonly bytes: number;
   /** Of the stage that makes its operand. */
   readonly ready: number;
-  /** Of the first stage that knows its result, be it as a view or as another collective's operand: it must have started. */
+  /** Of the first stage that knows its result, be it as a view: it must have started before. */
+  named: number;
+  /** The same, or the `ready` of another collective that takes its result: that must start after it. */
   known: number;
   /** Of the first stage that reads its result from memory: it must be done. */
   read: number;
@@ -78,15 +94,12 @@ function collectivesOf(stages: readonly Stage[]): readonly Collective[] {
       node === undefined ? position : Math.max(beginning, ...reads.map((one) => made.get(one) ?? beginning));
     for (const maker of reads.map((one) => makers.get(one)).filter((one) => one !== undefined)) {
       maker.known = Math.min(maker.known, here);
-      if (node === undefined && stage.kind !== 'view') maker.read = Math.min(maker.read, position);
+      if (node !== undefined) continue;
+      maker.named = Math.min(maker.named, position);
+      if (stage.kind !== 'view') maker.read = Math.min(maker.read, position);
     }
-    const own = node && {
-      node,
-      bytes: largest(node),
-      ready: here,
-      known: stages.length,
-      read: stages.length,
-    };
+    const end = stages.length;
+    const own = node && { node, bytes: largest(node), ready: here, named: end, known: end, read: end };
     if (own !== undefined) found.push(own);
     const maker = own ?? (stage.kind === 'view' ? makers.get(stage.input) : undefined);
     for (const tensor of writesOf(stage)) {
@@ -97,8 +110,20 @@ function collectivesOf(stages: readonly Stage[]): readonly Collective[] {
   return found.sort((a, b) => a.ready - b.ready);
 }
 
-/** Collectives that start together: as many as fit, as long as none is known before the last one is ready. */
-function bucketsOf(collectives: readonly Collective[], bucketBytes: number): readonly Collective[][] {
+/** Collectives that start together. */
+function bucketsOf(collectives: readonly Collective[], chosen: number | Buckets): readonly Collective[][] {
+  if (typeof chosen === 'number') return fullBuckets(collectives, chosen);
+  const byNode = new Map(collectives.map((one) => [one.node, one]));
+  const ordered = inGraphOrder([...byNode.keys()]).map((node) => byNode.get(node));
+  const buckets = chosen.map((bucket) => bucket.flatMap((number) => ordered[number] ?? []));
+  const isComplete =
+    new Set(buckets.flat()).size === collectives.length && chosen.flat().length === collectives.length;
+  if (!isComplete) throw new Error('processes compile different graphs: they exchange different tensors');
+  return buckets;
+}
+
+/** As many as fit in a bucket, as long as none is known before the last one is ready. */
+function fullBuckets(collectives: readonly Collective[], bucketBytes: number): readonly Collective[][] {
   const buckets: Collective[][] = [];
   let [bytes, known] = [Number.POSITIVE_INFINITY, 0];
   for (const one of collectives) {
@@ -111,6 +136,22 @@ function bucketsOf(collectives: readonly Collective[], bucketBytes: number): rea
     known = Math.min(known, one.known);
   }
   return buckets;
+}
+
+/** Where buckets start and have to be done, one after the other. */
+function placed(buckets: readonly Collective[][]) {
+  let start = beginning;
+  return buckets.map((bucket) => {
+    start = Math.max(start, ...bucket.map(({ ready }) => ready));
+    const own = start;
+    if (bucket.some(({ named }) => named <= own))
+      throw new Error('processes order their work differently: a result is needed before it is exchanged');
+    return {
+      nodes: inGraphOrder(bucket.map(({ node }) => node)),
+      start: own,
+      read: Math.min(...bucket.map(({ read }) => read)),
+    };
+  });
 }
 
 function collectiveOf(stage: Stage): CollectiveNode | undefined {

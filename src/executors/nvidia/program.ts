@@ -7,7 +7,7 @@ import { type Donation, type Location, locationOf, planDonations, type StepAcces
 import { type Kernel, type LibraryStage, operandsOfCall, resultsOfCall, type Stage } from './kernel.ts';
 import type { LibraryCall } from './library/library-call.ts';
 import { planMemory } from './memory-plan.ts';
-import { defaultBucketBytes, scheduleCollectives } from './overlap.ts';
+import { type Buckets, bucketsIn, defaultBucketBytes, scheduleCollectives } from './overlap.ts';
 import { ownStorage, type Storage, storedBytes } from './storage.ts';
 
 /** One step of a program: what it launches, and where its operands, results and scratch are. */
@@ -46,6 +46,11 @@ export interface Program {
   readonly donations: ReadonlyMap<number, Donation>;
 }
 
+/** What a program exchanges with other processes at once. */
+export function bucketsOfProgram({ steps }: Program): Buckets {
+  return bucketsIn(steps.flatMap(({ work }) => (work.kind === 'start' ? [work.nodes] : [])));
+}
+
 /** Whether other processes run a program at the same time, since it exchanges tensors with them. */
 export function isShared({ steps }: Program): boolean {
   return steps.some(({ work }) => work.kind === 'start');
@@ -60,7 +65,7 @@ export function bytesOfType({ shape, dtype }: TensorType): number {
  * Plans the memory of a graph cut into stages.
  * @param lower how a library node is computed.
  * @param storage how tensors lie in memory; graph inputs and outputs in their own dtype.
- * @param bucketBytes what processes exchange at once: {@link scheduleCollectives}.
+ * @param buckets what processes exchange at once: {@link scheduleCollectives}.
  */
 export function planProgram(
   graph: Graph,
@@ -68,7 +73,7 @@ export function planProgram(
   donated: readonly number[],
   lower: (stage: LibraryStage) => LibraryCall,
   storage: Storage = ownStorage,
-  bucketBytes = defaultBucketBytes,
+  buckets: number | Buckets = defaultBucketBytes,
 ): Program {
   const locations = new TensorMap<Location>();
   graph.inputs.forEach((input, index) => {
@@ -91,7 +96,7 @@ export function planProgram(
   const steps: Step[] = [];
   const constants: ProgramConstant[] = [];
   const isInPlace = inPlaceSums(graph);
-  for (const stage of scheduleCollectives(stages, bucketBytes)) {
+  for (const stage of scheduleCollectives(stages, buckets)) {
     switch (stage.kind) {
       case 'view':
         locations.set(stage.output, locationOf(locations, stage.input));

@@ -1,6 +1,11 @@
 import { describe, expect, it } from 'vitest';
 import type { Stage } from '../../../src/executors/nvidia/kernel.ts';
-import { type ProgramStage, scheduleCollectives } from '../../../src/executors/nvidia/overlap.ts';
+import {
+  type Buckets,
+  bucketsIn,
+  type ProgramStage,
+  scheduleCollectives,
+} from '../../../src/executors/nvidia/overlap.ts';
 import { allReduce, matmul, reduceScatter } from '../../../src/tensor/functions.ts';
 import { input } from '../../../src/tensor/graph.ts';
 import type { Tensor } from '../../../src/tensor/tensor.ts';
@@ -36,8 +41,11 @@ function shortForm(stages: readonly ProgramStage[], names: Readonly<Record<strin
     .join(' ');
 }
 
-const schedule = (stages: readonly Stage[], bytes: number, more: Readonly<Record<string, Tensor>> = {}) =>
-  shortForm(scheduleCollectives(stages, bytes), { a, b, c, d, ...more });
+const schedule = (
+  stages: readonly Stage[],
+  chosen: number | Buckets,
+  more: Readonly<Record<string, Tensor>> = {},
+) => shortForm(scheduleCollectives(stages, chosen), { a, b, c, d, ...more });
 
 describe('collectives beside the computation', () => {
   // As a training step is traced: all gradients are named in the order of the parameters, the last first.
@@ -76,7 +84,7 @@ describe('collectives beside the computation', () => {
   it('follow those whose results they take, without the computation between', () => {
     const again = allReduce(sums[0]);
     expect(schedule([a, sums[0], again, b, sums[1]].map(stage), 1 << 20, { s: sums[0] })).toBe(
-      'a +a b +sb ?a ?sb',
+      'a +a b +bs ?a ?bs',
     );
   });
 
@@ -91,6 +99,26 @@ describe('collectives beside the computation', () => {
     expect(schedule([...products, ...scattered].map(stage), 256, names)).toBe(
       '0 +0 1 +1 2 +2 3 +3 4 +4 ?0 5 +5 ?1 ?2 ?3 ?4 ?5',
     );
+  });
+
+  it('are those of another process where they are given, also where operands are made in another order', () => {
+    const nodesIn = (schedule: readonly ProgramStage[]) =>
+      schedule.flatMap((one) => (one.kind === 'start' ? [one.nodes] : []));
+    const buckets = bucketsIn(nodesIn(scheduleCollectives(stages, 512)));
+    expect(buckets).toEqual([
+      [0, 1],
+      [2, 3],
+    ]);
+    const other = [c, a, d, b, ...sums].map(stage);
+    expect(schedule(other, 512)).toBe('c a +ac d b +bd ?ac ?bd');
+    expect(schedule(other, buckets)).toBe('c a d b +ab +cd ?ab ?cd');
+    expect(bucketsIn(nodesIn(scheduleCollectives(other, buckets)))).toEqual(buckets);
+    expect(schedule(stages, buckets)).toBe(schedule(stages, 512));
+    expect(() => schedule(other, [[0, 1], [2]])).toThrow('different graphs');
+    const early = matmul(sums[2], x);
+    expect(() =>
+      schedule([c, sums[2], early, a, b, d, sums[0], sums[1], sums[3]].map(stage), buckets),
+    ).toThrow('a result is needed before it is exchanged');
   });
 
   it('leaves a program without any as it is', () => {
