@@ -19,11 +19,13 @@ export interface QuantisedGraph {
   readonly products: ReadonlySet<Node>;
 }
 
-/** A tensor as `values * scale`, where the values reach up to the largest number of f8e4m3. */
+/** A tensor as `values * scale + offset`, where the values reach up to the largest number of f8e4m3. */
 interface Scaled {
   readonly values: Tensor;
   /** One number for each row, [..] of values [.., N], or one for all, []. */
   readonly scale: Tensor;
+  /** The same for all tokens, [B, 1, N] of values [B, S, N]; undefined: 0. */
+  readonly offset?: Tensor;
 }
 
 /** What stands in for the scale of zeros: small beside any other, with a reciprocal that is finite. */
@@ -34,8 +36,10 @@ const smallest = 1e-33;
  * well, and takes the scales out of the results. Nothing is rounded here; that is done by how the tensors are stored.
  *
  * - x w^T: x by the largest value of each row, w by that of each output channel.
- * - Attention: v by its largest value, so that y, a mean of v, fits too and the product behind it reads it as it is. q and k are not
- *   scaled: what matters of them is the absolute error of their scores, and values below the smallest step of f8e4m3 make
+ * - Attention: v without its mean over the keys, by its largest value, so that y, a mean of that, fits too and the product behind
+ *   it reads it as it is. Weights of attention add up to 1, so the mean of v is added to y; the product behind takes it
+ *   apart. Without that, what values have in common would be lost: Hopper's tensor cores cut off sums of f8e4m3
+ *   at 14 bits, and over 32,768 keys of values around 1 results came out at 0.7. q and k are not scaled: what matters of them is the absolute error of their scores, and values below the smallest step of f8e4m3 make
  *   none that counts. Beyond 448 they saturate.
  *
  * A value that is not finite makes its row (of v: all) NaN. A graph with gradients in it is left as it is.
@@ -85,28 +89,35 @@ class Scaling {
 
   matmul({ attributes, origin }: NodeOf<'matmul'>, operands: readonly Tensor[]): Tensor {
     const [x, w] = [this.scaled(at(operands, 0)), this.scaled(at(operands, 1))];
-    const [y] = apply('matmul', [x.values, w.values], attributes, origin) as [Tensor];
-    this.products.add(y.node);
+    const [product] = apply('matmul', [x.values, w.values], attributes, origin) as [Tensor];
+    this.products.add(product.node);
     const ofRows = x.scale.rank === 0 ? x.scale : x.scale.reshape([...x.scale.shape, 1]);
-    return y.mul(ofRows).mul(w.scale);
+    const y = product.mul(ofRows).mul(w.scale);
+    if (x.offset === undefined) return y;
+    const [common] = apply('matmul', [x.offset, at(operands, 1)], attributes, origin) as [Tensor];
+    return y.add(common);
   }
 
   attention({ attributes, origin }: NodeOf<'attention'>, operands: readonly Tensor[]): readonly Tensor[] {
     const [q, k, v] = operands as [Tensor, Tensor, Tensor];
-    const scale = scaleOf(v).max();
-    const [made, logSums] = apply('attention', [q, k, divided(v, scale)], attributes, origin) as [
+    const [batch, keys, heads, headSize] = v.shape as [number, number, number, number];
+    const offset = v.reshape([batch, keys, heads * headSize]).mean([1], true);
+    const common = offset.reshape([batch, 1, heads, headSize]);
+    const centred = v.sub(common);
+    const scale = scaleOf(centred).max();
+    const [made, logSums] = apply('attention', [q, k, divided(centred, scale)], attributes, origin) as [
       Tensor,
       Tensor,
     ];
     this.products.add(made.node);
-    const y = made.mul(scale);
-    this.wholes.set(y, { values: made, scale });
+    const y = made.mul(scale).add(common);
+    this.wholes.set(y, { values: made, scale, offset });
     return [y, logSums];
   }
 
   private scaled(x: Tensor): Scaled {
     const whole = this.wholes.get(reshaped(x));
-    if (whole !== undefined) return { ...whole, values: whole.values.reshape(x.shape) };
+    if (whole !== undefined && x.rank === 3) return { ...whole, values: whole.values.reshape(x.shape) };
     const known = this.rows.get(x) ?? scaledByRow(x);
     this.rows.set(x, known);
     return known;
