@@ -53,7 +53,10 @@ export function groupStages(work: GroupWork): readonly Stage[] {
   const held =
     phases > 1 && layout.chunks * layout.vector <= mostHeld ? layout.chunks * layout.vector : undefined;
   const { space, isComputed, indexType, storage } = work;
-  const writer = new RowWriter({ space, vector: layout.vector, held, indexType, storage, isComputed });
+  const { vector } = layout;
+  const isExchanging = !isFlat && layout.lanes <= warp && layout.lanes * vector === space.length;
+  const lanes = isExchanging ? layout.lanes : undefined;
+  const writer = new RowWriter({ space, vector, held, lanes, indexType, storage, isComputed });
   return isFlat ? flatStages(work, writer, layout) : rowStages(work, writer, layout, phases);
 }
 
@@ -74,6 +77,9 @@ interface Layout {
 const warp = 32;
 const longestInWarp = 64;
 
+/** Chunks of a thread beyond which blocks are larger: so many values in registers leave a multiprocessor few threads. */
+const longChunks = 4;
+
 /** Elements of bf16 that a thread takes together. */
 const mostVector = 8;
 
@@ -87,7 +93,7 @@ function layoutOf(work: GroupWork): Layout {
   const longest =
     work.reductions.length > 0 ? longestInWarp : work.columns.length > 0 ? threads : Number.POSITIVE_INFINITY;
   if (vector === mostVector && all > longest) {
-    const chunks = Math.ceil(all / threads);
+    const chunks = Math.ceil(all / (all > longChunks * threads ? 2 * threads : threads));
     const block = warp * Math.ceil(all / chunks / warp);
     return { vector, lanes: block, slots: 1, block, chunks };
   }

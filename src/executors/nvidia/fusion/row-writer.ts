@@ -37,6 +37,8 @@ export interface RowWriterSettings {
   readonly vector: number;
   /** Elements of a row that a thread holds from phase to phase; undefined when each phase reads again. */
   readonly held: number | undefined;
+  /** Threads of a row when each has one chunk of it and they are of one warp. */
+  readonly lanes?: number | undefined;
   readonly indexType: 'int' | 'long long';
   readonly storage: Storage;
   /** Whether a tensor is computed in the kernel, outside of memory. */
@@ -156,6 +158,14 @@ export class RowWriter implements Place {
       this.chunkNamed(`${first ?? part} % ${by}`),
     ];
     return [quotient, first === undefined ? remainder : this.runFrom(remainder)];
+  }
+
+  exchanged(part: string, distance: number): ((value: string) => string) | undefined {
+    const { lanes, vector } = this.settings;
+    // Lanes are a power of two, so the other half of a row is in the lane that differs in its first bit.
+    return lanes === undefined || part !== 'c' || 2 * distance !== lanes * vector || lanes === 1
+      ? undefined
+      : (value) => `__shfl_xor_sync(~0u, ${value}, ${lanes / 2})`;
   }
 
   named(expression: string): string | undefined {

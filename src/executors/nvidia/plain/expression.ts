@@ -83,6 +83,8 @@ export interface Place {
   readonly divided: (part: string, by: number) => readonly [quotient: string, remainder: string] | undefined;
   /** A name for an expression of parts of indices, where it can be named. */
   readonly named: (expression: string) => string | undefined;
+  /** The variable of the element `distance` before or after, in another thread, where threads can exchange their elements. */
+  readonly exchanged: (part: string, distance: number) => ((value: string) => string) | undefined;
   /** The condition that a part of an index is at least, or below, a bound, as early as it is known. */
   readonly compared: (part: string, comparison: Comparison, bound: number) => string;
   /**
@@ -275,6 +277,17 @@ export class ExpressionWriter {
   ): string {
     const [b, s, h, d] = index as [string, string, string, string];
     const half = at(x.shape, 3) / 2;
+    const isAlone = interleaved || this.conditions.length > 0;
+    const exchange = isAlone ? undefined : this.place?.exchanged(d, half);
+    if (exchange !== undefined) {
+      const own = this.element(x, index);
+      const other = this.declare(x.dtype, exchange(own));
+      const pair = this.place?.divided(d, half)?.[1] ?? `(${d} % ${half})`;
+      const angle = [at(cos.shape, 0) === 1 ? '0' : b, s, pair];
+      const [c, z] = [this.element(cos, angle), this.element(sin, angle)];
+      const turned = `(${this.compared(d, '<', half)}) ? -${other} : ${other}`;
+      return this.declare(x.dtype, `${own} * ${c} + (${turned}) * ${z}`);
+    }
     const pair = interleaved ? `(${d} / 2)` : (this.place?.divided(d, half)?.[1] ?? `(${d} % ${half})`);
     const [first, second] = interleaved ? [`(2 * ${pair})`, `(2 * ${pair} + 1)`] : [pair, moved(pair, half)];
     const [p, q] = [this.element(x, [b, s, h, first]), this.element(x, [b, s, h, second])];
