@@ -77,9 +77,6 @@ interface Layout {
 const warp = 32;
 const longestInWarp = 64;
 
-/** Chunks of a thread beyond which blocks are larger: so many values in registers leave a multiprocessor few threads. */
-const longChunks = 4;
-
 /** Elements of bf16 that a thread takes together. */
 const mostVector = 8;
 
@@ -93,7 +90,7 @@ function layoutOf(work: GroupWork): Layout {
   const longest =
     work.reductions.length > 0 ? longestInWarp : work.columns.length > 0 ? threads : Number.POSITIVE_INFINITY;
   if (vector === mostVector && all > longest) {
-    const chunks = Math.ceil(all / (all > longChunks * threads ? 2 * threads : threads));
+    const chunks = Math.ceil(all / threads);
     const block = warp * Math.ceil(all / chunks / warp);
     return { vector, lanes: block, slots: 1, block, chunks };
   }

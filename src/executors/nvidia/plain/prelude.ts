@@ -73,7 +73,7 @@ __device__ __forceinline__ float block_max(float x) {
   return x;
 }
 __device__ __forceinline__ float block_sum(float x, int warps) {
-  __shared__ float parts[16];
+  __shared__ float parts[8];
   x = warp_sum(x);
   __syncthreads();
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
@@ -83,7 +83,7 @@ __device__ __forceinline__ float block_sum(float x, int warps) {
   return x;
 }
 __device__ __forceinline__ float block_max(float x, int warps) {
-  __shared__ float parts[16];
+  __shared__ float parts[8];
   x = warp_max(x);
   __syncthreads();
   if (threadIdx.x % 32 == 0) parts[threadIdx.x / 32] = x;
