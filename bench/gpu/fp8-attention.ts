@@ -47,6 +47,8 @@ async function timeOf(precision: Precision, q: Shape, kv: Shape): Promise<number
 function random(shape: Shape, index: number) {
   const period = 1_048_573;
   const noise = normal(keyFromSeed(index), period);
-  const values = Float32Array.from({ length: elementCount(shape) }, (_, i) => noise[i % period] ?? 0);
+  const values = new Float32Array(elementCount(shape));
+  for (let start = 0; start < values.length; start += period)
+    values.set(noise.subarray(0, values.length - start), start);
   return fromFloat32('f32', shape, values);
 }
