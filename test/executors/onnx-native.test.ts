@@ -26,6 +26,16 @@ describe('the memory pool', () => {
     expect(pool.take(1_000_000)).not.toBe(block);
   });
 
+  it('serves a little less from a spare block before it makes one, but not much less', () => {
+    const pool = new MemoryPool();
+    const block = pool.take(3 << 20);
+    pool.give(block);
+    const smaller = pool.take(2 << 20);
+    expect(smaller).toBe(block);
+    pool.give(smaller);
+    expect(pool.take(1 << 20)).not.toBe(block);
+  });
+
   it('holds no more than was once in use, and frees at once what it lets go', () => {
     const pool = new MemoryPool();
     const [first, second] = [pool.take(1 << 20), pool.take(1 << 20)];

@@ -16,7 +16,8 @@ const alignment = 64;
 
 /**
  * Host memory that is used again instead of given back to the system: touching a fresh page costs more than computing
- * what is written to it. Blocks come in size classes. The pool holds no more than was once in use at the same time:
+ * what is written to it. Blocks come in size classes, and one that is a little too large serves before a new one is made: a
+ * training step that fills the memory of activations with gradients finds both in the next step. The pool holds no more than was once in use at the same time:
  * before it grows beyond that, spare blocks go, those longest unused first.
  */
 export class MemoryPool {
@@ -29,8 +30,9 @@ export class MemoryPool {
 
   /** A block of at least so many bytes, of any contents. */
   take(byteLength: number): Block {
-    const size = sizeClass(byteLength);
-    const known = this.spare.get(size)?.pop();
+    const wanted = sizeClass(byteLength);
+    const known = this.spareOf(wanted);
+    const size = known?.size ?? wanted;
     this.used += size;
     this.mostUsed = Math.max(this.mostUsed, this.used);
     if (known !== undefined) {
@@ -39,7 +41,7 @@ export class MemoryPool {
       return known;
     }
     this.shrink(this.mostUsed - this.used);
-    return allocate(size);
+    return allocate(wanted);
   }
 
   /** Gives a block back. */
@@ -56,6 +58,14 @@ export class MemoryPool {
   trim(): void {
     this.shrink(0);
     this.mostUsed = this.used;
+  }
+
+  /** A spare block of a size, or else the smallest that is at most half again as large. */
+  private spareOf(size: number): Block | undefined {
+    const fitting = [...this.spare]
+      .filter(([other, blocks]) => blocks.length > 0 && other >= size && other <= 1.5 * size)
+      .map(([other]) => other);
+    return fitting.length === 0 ? undefined : this.spare.get(Math.min(...fitting))?.pop();
   }
 
   private shrink(limit: number): void {
