@@ -1,12 +1,12 @@
 /**
  * Speed, compile time and memory of the ONNX executor on the CPU.
  *
- *   node bench/executor.ts [--threads N] [--rounds N] [--only speed|memory] [--work NAME,..]
+ *   node bench/executor.ts [--threads N] [--rounds N] [--only speed|memory] [--work NAME,..] [--no-kernels]
  *
  * Work: a 12-layer transformer of width 384 with 6 heads on 576 tokens, forward and training step with AdamW, beside
  * the same matrix products alone through raw ONNX Runtime; a stack of causal convolutions; the training step at
  * 8 x 1024 tokens with and without recomputation. Timings alternate in one process and are medians; each memory figure
- * comes from a process of its own.
+ * comes from a process of its own. `--no-kernels`: without our own operators.
  */
 import { spawnSync } from 'node:child_process';
 import { parseArgs } from 'node:util';
@@ -39,10 +39,13 @@ const { values: options } = parseArgs({
     only: { type: 'string' },
     work: { type: 'string', default: 'matmuls,forward,train step,convolutions,gradients' },
     memory: { type: 'string' },
+    kernels: { type: 'boolean', default: true },
   },
+  allowNegative: true,
 });
 const threads = Number(options.threads);
 const rounds = Number(options.rounds);
+const open = () => openOnnxExecutor({ threads, ...(!options.kernels && { kernels: false }) });
 
 const width = 384;
 const headSize = 64;
@@ -265,7 +268,7 @@ interface Row {
 }
 
 async function measureSpeed(): Promise<void> {
-  await using executor = openOnnxExecutor({ threads });
+  await using executor = open();
   const raw = await rawMatmuls(1, 576);
   const row = async (name: string, flops: number, work: Work): Promise<Row> => ({
     name,
@@ -323,7 +326,7 @@ function percent(share: number): string {
 
 /** Peak memory of a few training steps at 8 x 1024 tokens, in a process of its own. */
 async function measureMemory(recompute: boolean): Promise<void> {
-  await using executor = openOnnxExecutor({ threads });
+  await using executor = open();
   const { run } = await prepare(executor, trainStep(8, 1024, recompute));
   const times: number[] = [];
   for (let step = 0; step < 3; step++) times.push((await measure(run)).wall);
@@ -337,6 +340,7 @@ function memoryOf(recompute: boolean): { peak: number; time: number } {
     String(threads),
     '--memory',
     recompute ? 'recompute' : 'keep',
+    ...(options.kernels ? [] : ['--no-kernels']),
   ];
   const { stdout, stderr, status } = spawnSync(process.execPath, args, { encoding: 'utf8' });
   if (status !== 0) throw new Error(stderr);

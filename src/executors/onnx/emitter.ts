@@ -9,6 +9,8 @@ export type OnnxDevice = 'cpu' | 'wasm' | 'webgpu';
 /** What lowering must know of the machine. */
 export interface LoweringTarget {
   readonly device: OnnxDevice;
+  /** Whether models may use our own operators, those of `native/`. */
+  readonly ownOperators: boolean;
   /** Attention scores are computed in parts of at most this many bytes, so that memory does not grow with length squared. */
   readonly scoreBytes: number;
 }
@@ -59,13 +61,15 @@ export class Emitter {
   readonly model = new OnnxModel();
   readonly device: OnnxDevice;
   readonly scoreBytes: number;
+  readonly ownOperators: boolean;
   /** Bytes of every value made so far: what the model would need if it never reused memory. */
   bytes = 0;
   /** What each reshaped value was before. */
   private readonly reshaped = new Map<string, Value>();
 
-  constructor({ device, scoreBytes }: LoweringTarget) {
+  constructor({ device, scoreBytes, ownOperators }: LoweringTarget) {
     this.device = device;
+    this.ownOperators = ownOperators;
     this.scoreBytes = scoreBytes;
   }
 
@@ -88,6 +92,29 @@ export class Emitter {
   ): Value {
     const names = operands.map(({ name }) => name);
     return this.value(this.model.node(type, names, attributes, { domain: 'com.microsoft' })[0], result);
+  }
+
+  /** x with its last two axes exchanged, by our own operator. */
+  transposed(x: Value): Value {
+    const rank = x.shape.length;
+    const shape = [...x.shape.slice(0, -2), x.shape[rank - 1] ?? 1, x.shape[rank - 2] ?? 1];
+    const [name] = this.model.node('Transposed', [x.name], {}, { domain: 'zoetrope' });
+    return this.value(name, { shape, dtype: x.dtype });
+  }
+
+  /** Adds a node of our own operator for chains of elementwise operations: see `fused/code.ts`. */
+  fused(
+    operands: readonly Value[],
+    results: readonly TensorType[],
+    attributes: Readonly<Record<string, OnnxAttribute>>,
+  ): Value[] {
+    const names = this.model.node(
+      'Fused',
+      operands.map(({ name }) => name),
+      attributes,
+      { domain: 'zoetrope', results: results.length },
+    );
+    return results.map((result, index) => this.value(names[index], result));
   }
 
   /** A float scalar. */

@@ -2,7 +2,7 @@ import { PadSums } from '../../tensor/pad-sums.ts';
 import { TensorMap } from '../../tensor/rewrite.ts';
 import type { TensorType } from '../../tensor/shape.ts';
 import { type Node, operandsOf, type Tensor } from '../../tensor/tensor.ts';
-import type { Emitter, OnnxDevice, Value } from './emitter.ts';
+import type { Emitter, LoweringTarget, Value } from './emitter.ts';
 import { lowerNorm } from './lowerings.ts';
 import { isGemm, lowerMatmul } from './matmul.ts';
 
@@ -21,17 +21,18 @@ type Matcher = (node: Node, isPrivate: (tensor: Tensor) => boolean) => Fusion | 
 export function findFusions(
   nodes: readonly Node[],
   outputs: readonly Tensor[],
-  device: OnnxDevice,
+  { device, ownOperators }: LoweringTarget,
 ): ReadonlyMap<Node, Fusion> {
   const reads = new TensorMap<number>();
   for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)])
     reads.set(tensor, (reads.get(tensor) ?? 0) + 1);
   const isPrivate = (tensor: Tensor) => reads.get(tensor) === 1;
   const padSums = new PadSums(isPrivate);
-  const matchers: readonly Matcher[] =
-    device === 'cpu'
-      ? [biasedMatmul, scaledNorm, (node) => tiling(node, padSums), sumOfSquares]
-      : [biasedMatmul];
+  const joined: Matcher = (node) => tiling(node, padSums);
+  const onCpu = ownOperators
+    ? [biasedMatmul, joined, totalOfSquares]
+    : [biasedMatmul, scaledNorm, joined, sumOfSquares];
+  const matchers: readonly Matcher[] = device === 'cpu' ? onCpu : [biasedMatmul];
   const found = new Map<Node, Fusion>();
   const absorbed = new Set<Node>();
   for (const node of [...nodes].reverse()) {
@@ -107,6 +108,14 @@ function sumOfSquares(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusio
     lower: (emit, resolve, result) =>
       emit.op('ReduceSumSquare', [resolve(x), emit.integers(axes)], result, { keepdims: Number(keepDims) }),
   };
+}
+
+/** {@link sumOfSquares}, but for sums over rows, which our own operator makes. */
+function totalOfSquares(node: Node, isPrivate: (tensor: Tensor) => boolean): Fusion | undefined {
+  if (node.op !== 'sum') return undefined;
+  const [axis, ...others] = node.attributes.axes;
+  const isOverRows = others.length === 0 && axis === node.operands[0].rank - 1 && axis > 0;
+  return isOverRows ? undefined : sumOfSquares(node, isPrivate);
 }
 
 /** Whether a vector has an element for each of the last axis of x. */

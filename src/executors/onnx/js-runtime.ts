@@ -24,8 +24,9 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
     this.ort = ort;
   }
 
-  start(settings: HostSettings): void {
+  start(settings: HostSettings): boolean {
     this.settings = settings;
+    return false;
   }
 
   createSession({ model, pool }: SessionModel): Promise<Ort.InferenceSession> {

@@ -12,9 +12,10 @@ import {
 import type { Op } from '../../tensor/vocabulary.ts';
 import { borderType, Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
 import { flattened, inPlacePairs } from './flat.ts';
-import { findFusions } from './fusion.ts';
+import type { FusedCode } from './fused/code.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
 import type { Fetch, FlatStage } from './messages.ts';
+import { findUnits, readOperands } from './units.ts';
 
 /** A graph, or the part of it that is wanted, as an ONNX model. */
 export interface LoweredGraph {
@@ -34,16 +35,18 @@ export function lowerGraph(graph: Graph, wanted: readonly number[], target: Lowe
   const flat = target.device === 'cpu' ? flattened(graph, wanted) : undefined;
   if (flat === undefined) return lowerOutputs(graph, wanted, target, (shape) => shape);
   const indices = wanted.map((_, index) => index);
-  const lowered = lowerOutputs(flat, indices, target, (shape) => shape.map(() => 'n'));
-  const inPlace = inPlacePairs(flat).map(
-    ([output, input]) => [output, lowered.inputs.indexOf(input)] as const,
-  );
+  const vectors = (shape: Shape) => shape.map(() => 'n');
+  const fused = lowerOutputs(flat, indices, target, vectors);
+  const whole = fused.whole !== undefined;
+  const lowered = whole ? fused : lowerOutputs(flat, indices, { ...target, ownOperators: false }, vectors);
+  const pairs = fused.whole === undefined ? inPlacePairs(flat) : overwrites(flat, fused.whole);
+  const inPlace = pairs.map(([output, input]) => [output, lowered.inputs.indexOf(input)] as const);
   const outputs = lowered.outputs.map((fetch, i) => ({
     ...fetch,
     shape: at(graph.outputs, at(wanted, i)).shape,
   }));
-  // It runs on short stretches, so that its intermediate values stay small.
-  return { ...lowered, outputs, bytes: 0, flat: { inPlace } };
+  // One operation makes nothing in between; several run on short stretches, so that what they make stays small.
+  return { ...lowered, outputs, bytes: 0, flat: { inPlace, whole } };
 }
 
 /** @param declared the shape that the model declares for an input or output. */
@@ -52,7 +55,7 @@ function lowerOutputs(
   wanted: readonly number[],
   target: LoweringTarget,
   declared: (shape: Shape) => readonly (number | string)[],
-): LoweredGraph {
+): LoweredGraph & { readonly whole: FusedCode | undefined } {
   const emit = new Emitter(target);
   const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const nodes = nodesOf(outputs);
@@ -69,25 +72,43 @@ function lowerOutputs(
     const value = { name: emit.model.input(`i${index}`, border, declared(shape)), shape, dtype };
     values.set(input, border === holdingType(dtype) ? value : emit.castTo(value, holdingType(dtype), dtype));
   });
-  const fusions = findFusions(nodes, outputs, emit.device);
-  const absorbed = new Set<Node>([...fusions.values()].flatMap((fusion) => fusion.absorbed));
   const resolve = (tensor: Tensor) => lookUp(values, tensor);
-  for (const node of nodes) {
-    if (node.op === 'input' || absorbed.has(node)) continue;
-    if (node.op === 'call') throw new GraphError(`${graph.name}: a call was not inlined`);
-    const fusion = fusions.get(node);
-    if (fusion === undefined) lowerNode(emit, node, values, used);
-    else {
-      const type = typeOf(at(node.results, 0));
-      values.set(new Tensor(node, 0), { ...fusion.lower(emit, resolve, type), dtype: type.dtype });
+  const anyLength = graph.inputs.some(({ shape }) => declared(shape).includes('n'));
+  const units = findUnits(nodes, outputs, target, anyLength);
+  for (const unit of units) {
+    if ('code' in unit) {
+      const { inputs: read, outputs: made, attributes } = unit.code;
+      const results = emit.fused(read.map(resolve), made.map(typeOf), attributes);
+      made.forEach((tensor, index) => {
+        values.set(tensor, at(results, index));
+      });
+    } else if (unit.fusion !== undefined) {
+      const type = typeOf(at(unit.node.results, 0));
+      values.set(new Tensor(unit.node, 0), { ...unit.fusion.lower(emit, resolve, type), dtype: type.dtype });
+    } else if (unit.node.op === 'call') {
+      throw new GraphError(`${graph.name}: a call was not inlined`);
+    } else if (unit.node.op !== 'input') {
+      lowerNode(emit, unit.node, values, used);
     }
   }
+  const [first, ...others] = units.filter((unit) => 'code' in unit || unit.node.op !== 'input');
   return {
+    whole: first !== undefined && others.length === 0 && 'code' in first ? first.code : undefined,
     outputs: declareOutputs(emit, outputs, values, declared),
     model: emit.model.finish(),
     inputs,
     bytes: emit.bytes,
   };
+}
+
+/** Inputs whose memory outputs may take over, as [output, input] indices, when one operation makes them all. */
+function overwrites(graph: Graph, { inputs, outputs, inPlace }: FusedCode): (readonly [number, number])[] {
+  const indexOf = (tensors: readonly Tensor[], wanted: Tensor) =>
+    tensors.findIndex(({ node, index }) => node === wanted.node && index === wanted.index);
+  return inPlace.map(([output, input]) => [
+    indexOf(graph.outputs, at(outputs, output)),
+    indexOf(graph.inputs, at(inputs, input)),
+  ]);
 }
 
 /**
@@ -147,12 +168,6 @@ function lookUp(values: TensorMap<Value>, tensor: Tensor): Value {
   if (value === undefined)
     throw new GraphError(`result ${tensor.index} of ${tensor.node.op} was not lowered`);
   return value;
-}
-
-/** The operands that a lowering reads: the gradient of attention has Softmax again and no need of the log-sums. */
-function readOperands(node: Node): readonly Tensor[] {
-  const operands = operandsOf(node);
-  return node.op === 'attentionGradient' ? operands.filter((_, index) => index !== 4) : operands;
 }
 
 function typeOf({ shape, dtype }: TensorType): TensorType {

@@ -18,6 +18,9 @@ export function lowerMatmul(
 ): Value {
   const { transposeA, transposeB } = attributes;
   if (!isGemm(a, b, attributes)) return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
+  // ONNX Runtime's products with a transposed left side take longer than that and the transposition together.
+  if (transposeA && emit.ownOperators)
+    return lowerMatmul(emit, emit.transposed(a), b, { transposeA: false, transposeB }, result, bias);
   const rows = emit.reshape(a, [elementCount(a.shape.slice(0, -1)), at(a.shape, a.shape.length - 1)]);
   const shape = [elementCount(result.shape.slice(0, -1)), at(result.shape, result.shape.length - 1)];
   const gemm = (left: Value, right: Value, added?: Value) =>

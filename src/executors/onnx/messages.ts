@@ -40,6 +40,8 @@ export interface HostStage {
 
 /** What is known of an elementwise stage. */
 export interface FlatStage {
+  /** Whether one operation does it all, so that nothing is gained by running it in stretches. */
+  readonly whole: boolean;
   /** Fed values whose memory fetched ones may take over, as indices of both. */
   readonly inPlace: readonly (readonly [fetch: number, feed: number])[];
 }
@@ -53,9 +55,11 @@ export interface HostProgram {
 }
 
 /** Settings of a session host, given once. */
-export interface HostSettings extends LoweringTarget {
+export interface HostSettings extends Omit<LoweringTarget, 'ownOperators'> {
   /** Threads of one operation; 0 lets ONNX Runtime choose. */
   readonly threads: number;
+  /** Folder of the library of our own operators; false: do without. Default: the one shipped for this platform. */
+  readonly kernels?: string | false;
   /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. */
   readonly strict: boolean;
 }
@@ -79,9 +83,16 @@ export type HostRequest =
 
 /** The answer to the request of the same number. */
 export type HostReply =
-  /** `fallback`, to `start`: what runs in place of the library, and why. */
-  | { readonly id: number; readonly value?: Transfer; readonly fallback?: string }
+  | { readonly id: number; readonly value?: Transfer; readonly started?: Started }
   | { readonly id: number; readonly error: string };
+
+/** What the host says of itself when it has started. */
+export interface Started {
+  /** What runs in place of the library, and why. */
+  readonly fallback?: string;
+  /** Whether it runs models that use our own operators. */
+  readonly ownOperators: boolean;
+}
 
 /** A request with its number, as it is sent. */
 export interface NumberedRequest {

@@ -6,8 +6,13 @@ export const onnxTypes = { float: 1, int32: 6, int64: 7, bool: 9, float16: 10, b
 /** Name of an ONNX element type. */
 export type OnnxType = keyof typeof onnxTypes;
 
-/** An attribute of an ONNX node: integers as numbers, strings, lists of integers, or a marked float. */
-export type OnnxAttribute = number | string | readonly number[] | { readonly float: number };
+/** An attribute of an ONNX node: integers as numbers, strings, lists of integers, or marked floats. */
+export type OnnxAttribute =
+  | number
+  | string
+  | readonly number[]
+  | { readonly float: number }
+  | { readonly floats: readonly number[] };
 
 /** Operator set of the models that we write; Attention, RMSNormalization and RotaryEmbedding appear in it. */
 const opset = 23;
@@ -25,7 +30,7 @@ export class OnnxModel {
   private readonly initializers: ProtobufWriter[] = [];
   private readonly constants = new Map<string, string>();
   private readonly made = new Set<string>();
-  private usesContrib = false;
+  private readonly domains = new Set<string>();
   private nextName = 0;
 
   /** Whether a node makes the value `name`; inputs and constants are there without one. */
@@ -64,7 +69,7 @@ export class OnnxModel {
   /**
    * Adds a node with `results` outputs (default 1).
    * @param outputs their names; default new ones.
-   * @param domain `com.microsoft` for ONNX Runtime's own operators; default the standard ones.
+   * @param domain `com.microsoft` for ONNX Runtime's own operators, `zoetrope` for ours; default the standard ones.
    */
   node(
     type: string,
@@ -83,7 +88,7 @@ export class OnnxModel {
     for (const [name, value] of Object.entries(attributes)) node.message(5, attribute(name, value));
     if (domain !== '') {
       node.string(7, domain);
-      this.usesContrib = true;
+      this.domains.add(domain);
     }
     this.nodes.push(node);
     return names;
@@ -99,7 +104,7 @@ export class OnnxModel {
     for (const value of this.outputs) graph.message(12, value);
     const model = new ProtobufWriter().int(1, irVersion).string(2, 'zoetrope').message(7, graph);
     model.message(8, new ProtobufWriter().string(1, '').int(2, opset));
-    if (this.usesContrib) model.message(8, new ProtobufWriter().string(1, 'com.microsoft').int(2, 1));
+    for (const domain of this.domains) model.message(8, new ProtobufWriter().string(1, domain).int(2, 1));
     return model.finish();
   }
 
@@ -133,6 +138,10 @@ function attribute(name: string, value: OnnxAttribute): ProtobufWriter {
   if (typeof value === 'number') return writer.int(3, value).int(20, 2);
   if (typeof value === 'string') return writer.string(4, value).int(20, 3);
   if ('float' in value) return writer.float(2, value.float).int(20, 1);
+  if ('floats' in value) {
+    for (const item of value.floats) writer.float(7, item);
+    return writer.int(20, 6);
+  }
   for (const item of value) writer.int(8, item);
   return writer.int(20, 7);
 }

@@ -13,7 +13,7 @@ import {
 } from '../executor.ts';
 import { borderType, type OnnxDevice } from './emitter.ts';
 import { type LoweredGraph, lowerGraph } from './lower.ts';
-import type { HostConnection, HostRequest, HostSettings, HostStage, Transfer } from './messages.ts';
+import type { HostConnection, HostRequest, HostSettings, HostStage, Started, Transfer } from './messages.ts';
 import { planProgram } from './program.ts';
 
 /**
@@ -38,7 +38,7 @@ export class OnnxExecutor implements Executor {
   private nextBuffer = 0;
   private nextProgram = 0;
   private failure: Error | undefined;
-  private fallbackTold: string | undefined;
+  private host: Started = { ownOperators: false };
   private readonly started: Promise<unknown>;
 
   constructor(connection: HostConnection, settings: HostSettings) {
@@ -51,7 +51,7 @@ export class OnnxExecutor implements Executor {
         this.settle(reply.id, (request) => {
           if ('error' in reply) request.reject(new ExecutorError(`${this.name}: ${reply.error}`));
           else {
-            this.fallbackTold ??= reply.fallback;
+            if (reply.started !== undefined) this.host = reply.started;
             request.resolve(reply.value);
           }
         });
@@ -64,11 +64,12 @@ export class OnnxExecutor implements Executor {
 
   async fallback(): Promise<string | undefined> {
     await this.started;
-    return this.fallbackTold;
+    return this.host.fallback;
   }
 
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
+    await this.started;
     const planned = planProgram(graph, donate, (stage, wanted) => this.lower(stage, wanted));
     const created: Promise<unknown>[] = [];
     const stages = planned.stages.map(({ lowered, ...stage }): HostStage => {
@@ -125,7 +126,9 @@ export class OnnxExecutor implements Executor {
   private lower(graph: Graph, wanted: readonly number[]): LoweredGraph {
     const known = this.lowered.get(graph) ?? new Map<string, LoweredGraph>();
     this.lowered.set(graph, known);
-    const lowered = known.get(wanted.join()) ?? lowerGraph(graph, wanted, this.settings);
+    const lowered =
+      known.get(wanted.join()) ??
+      lowerGraph(graph, wanted, { ...this.settings, ownOperators: this.host.ownOperators });
     known.set(wanted.join(), lowered);
     return lowered;
   }

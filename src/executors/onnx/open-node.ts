@@ -18,6 +18,11 @@ export interface OnnxOptions {
    * loaded, and always on other devices, its Node `package`.
    */
   readonly binding?: 'library' | 'package';
+  /**
+   * Folder of the library of our own operators, which the C library runs; false: do without. Default: the one that the
+   * package ships, if there is one for this platform.
+   */
+  readonly kernels?: string | false;
 }
 
 /**
@@ -30,6 +35,7 @@ export function openOnnxExecutor({
   strict = false,
   scoreBytes = 2 ** 24,
   binding = 'library',
+  kernels,
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
   const entry = new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url);
@@ -40,7 +46,13 @@ export function openOnnxExecutor({
     resourceLimits: { maxOldGenerationSizeMb: 256, maxYoungGenerationSizeMb: 4 },
   });
   worker.unref();
-  return new OnnxExecutor(connectionTo(worker, stop), { device, threads, strict, scoreBytes });
+  return new OnnxExecutor(connectionTo(worker, stop), {
+    device,
+    threads,
+    strict,
+    scoreBytes,
+    ...(kernels !== undefined && { kernels }),
+  });
 }
 
 function connectionTo(worker: Worker, stop: Int32Array<SharedArrayBuffer>): HostConnection {

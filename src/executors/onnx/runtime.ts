@@ -15,8 +15,8 @@ export interface SessionRun<Session, Value> extends Pick<HostStage, 'flat'> {
  * and values go.
  */
 export interface Runtime<Session, Value> {
-  /** Called once, before all else. */
-  start(settings: HostSettings): void;
+  /** Called once, before all else. @returns whether models may use our own operators. */
+  start(settings: HostSettings): boolean;
   createSession(model: SessionModel): Promise<Session>;
   releaseSession(session: Session): Promise<void>;
   /** A value from host memory, which the runtime may keep and use. */

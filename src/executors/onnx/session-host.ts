@@ -2,8 +2,10 @@ import type {
   HostProgram,
   HostReply,
   HostRequest,
+  HostSettings,
   HostStage,
   NumberedRequest,
+  Started,
   Transfer,
 } from './messages.ts';
 import type { Runtime } from './runtime.ts';
@@ -39,11 +41,10 @@ export class SessionHost<Session, Value> {
     this.queue = this.queue.then(async () => {
       try {
         this.checkRunning();
+        if (request.kind === 'start') return reply({ id, started: this.start(request.settings) }, []);
         const value = await this.serve(request);
         const own = value !== undefined && this.runtime.handsOver ? [value.data.buffer as ArrayBuffer] : [];
-        const { fallback } = this;
-        const told = request.kind === 'start' && fallback !== undefined ? { fallback } : {};
-        reply(value === undefined ? { id, ...told } : { id, value }, own);
+        reply(value === undefined ? { id } : { id, value }, own);
       } catch (error) {
         reply({ id, error: error instanceof Error ? error.message : String(error) }, []);
       }
@@ -62,11 +63,13 @@ export class SessionHost<Session, Value> {
     if (this.isStopped()) throw new Error('the executor was disposed');
   }
 
-  private async serve(request: HostRequest): Promise<Transfer | undefined> {
+  private start(settings: HostSettings): Started {
+    const ownOperators = this.runtime.start(settings);
+    return { ownOperators, ...(this.fallback !== undefined && { fallback: this.fallback }) };
+  }
+
+  private async serve(request: Exclude<HostRequest, { kind: 'start' }>): Promise<Transfer | undefined> {
     switch (request.kind) {
-      case 'start':
-        this.runtime.start(request.settings);
-        return undefined;
       case 'session':
         this.sessions.set(request.session, await this.runtime.createSession(request.model));
         return undefined;

@@ -38,6 +38,10 @@ const checked = {
   DisableCpuMemArena: [19, 'pointer'],
   SetSessionLogSeverityLevel: [22, 'pointer', 'int'],
   SetIntraOpNumThreads: [24, 'pointer', 'int'],
+  CreateCustomOpDomain: [26, 'text', 'bytes'],
+  /** `CustomOpDomain_Add`. */
+  AddOperator: [27, 'pointer', 'pointer'],
+  AddCustomOpDomain: [28, 'pointer', 'pointer'],
   CreateTensorWithDataAsOrtValue: [49, 'pointer', 'pointer', 'size', 'bytes', 'size', 'int', 'bytes'],
   CreateCpuMemoryInfo: [69, 'int', 'int', 'bytes'],
   CreateEnvWithGlobalThreadPools: [119, 'int', 'text', 'pointer', 'bytes'],
@@ -57,6 +61,7 @@ const releases = {
   ReleaseSession: 95,
   ReleaseValue: 96,
   ReleaseSessionOptions: 100,
+  ReleaseCustomOpDomain: 101,
   ReleaseThreadingOptions: 122,
   ReleaseArenaCfg: 157,
 } as const;

@@ -5,6 +5,7 @@ import { copierModel, onnxTypes } from '../model.ts';
 import type { Runtime, SessionRun } from '../runtime.ts';
 import { loadOrt, type OrtNative } from './api.ts';
 import { type Block, MemoryPool } from './memory-pool.ts';
+import { loadOperators } from './operators.ts';
 import { returnLargeAllocations } from './system-memory.ts';
 
 /** A tensor: an `OrtValue` over memory of the pool. */
@@ -40,6 +41,8 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
   private readonly names = new Map<string, Uint8Array>();
   private readonly environment: bigint;
   private readonly memoryInfo: bigint;
+  /** The domain of our own operators, where they can be loaded. */
+  private operators: bigint | undefined;
   private threads = 0;
   private sharesThreads = false;
 
@@ -57,9 +60,11 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     this.registerArena();
   }
 
-  start({ threads }: HostSettings): void {
+  start({ threads, kernels }: HostSettings): boolean {
     this.threads = threads;
+    this.operators = kernels === false ? undefined : this.makeOperators(kernels);
     this.sharesThreads = threads === 0 && this.canShareThreads();
+    return this.operators !== undefined;
   }
 
   async createSession({ model, pool }: SessionModel): Promise<bigint> {
@@ -131,6 +136,7 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
 
   close(): void {
     this.pool.trim();
+    if (this.operators !== undefined) this.ort.ReleaseCustomOpDomain(this.operators);
     this.ort.ReleaseMemoryInfo(this.memoryInfo);
     this.ort.ReleaseEnv(this.environment);
   }
@@ -157,8 +163,9 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
   private callOnStretches(run: SessionRun<bigint, NativeValue>, results: readonly NativeValue[]): void {
     const size = elementCount(at(results, 0).shape);
     const inputs = run.feeds.map(([, value]) => value);
-    for (let start = 0; start < size; start += stretch) {
-      const end = Math.min(size, start + stretch);
+    const step = run.flat?.whole === true ? size : stretch;
+    for (let start = 0; start < size; start += step) {
+      const end = Math.min(size, start + step);
       const parts = [...inputs, ...results].map((value) =>
         value.shape.length === 0 ? undefined : this.part(value, start, end),
       );
@@ -179,6 +186,14 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     const bytes = elementBytes[type] * start;
     const moved = { ...block, offset: block.offset + bytes, address: block.address + BigInt(bytes) };
     return this.valueIn(moved, { type, shape: [end - start] });
+  }
+
+  private makeOperators(folder?: string): bigint | undefined {
+    const operators = loadOperators(folder);
+    if (operators.length === 0) return undefined;
+    const domain = made((out) => this.ort.CreateCustomOpDomain('zoetrope', out));
+    for (const operator of operators) this.ort.AddOperator(domain, operator);
+    return domain;
   }
 
   private registerArena(): void {
@@ -220,6 +235,7 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     if (this.sharesThreads) ort.DisablePerSessionThreads(options);
     else ort.SetIntraOpNumThreads(options, this.threads);
     if (!pool) ort.DisableCpuMemArena(options);
+    if (this.operators !== undefined) ort.AddCustomOpDomain(options, this.operators);
     const entries = {
       ...(pool && { 'session.use_env_allocators': '1' }),
       'session.intra_op.allow_spinning': '1',

@@ -1,0 +1,43 @@
+/* What the operators share, and the list of them that TypeScript asks for. */
+#include "operators.h"
+#include "tile.h"
+
+#include <stdlib.h>
+
+const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
+int is_float(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, ORT_FLOAT; }
+int is_variadic(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, ORT_VARIADIC; }
+int in_host_memory(const OrtCustomOp *op, size_t index) { return (void)op, (void)index, 0; }
+size_t one_kind(const OrtCustomOp *op) { return (void)op, 1; }
+int at_least_one(const OrtCustomOp *op) { return (void)op, 1; }
+int any_version(const OrtCustomOp *op) { return (void)op, INT32_MAX; }
+
+const Level *best_level(void) {
+  __builtin_cpu_init();
+  /* For tests: a lower level than the machine has. */
+  const char *limit = getenv("ZOETROPE_CPU_LEVEL");
+  const int highest = limit == NULL ? 4 : atoi(limit);
+  const int is_v3 = highest >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+  const int is_v4 = highest >= 4 && is_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                    __builtin_cpu_supports("avx512vl");
+  return is_v4 ? &level_v4 : is_v3 ? &level_v3 : &level_v2;
+}
+
+/** Sizes of a value and the number of its elements. */
+OrtStatus *read_sizes(OrtApi *api, const OrtValue *value, Sizes *out) {
+  OrtShape *shape;
+  TRY(ort_shape(api, value, &shape));
+  OrtStatus *status = ort_elements(api, shape, &out->elements);
+  if (status == NULL) status = ort_rank(api, shape, &out->rank);
+  if (status == NULL && out->rank > MOST_AXES) status = ort_create_status(api, "an operand of more than 8 axes");
+  if (status == NULL) status = ort_sizes(api, shape, out->sizes, out->rank);
+  ort_release_shape(api, shape);
+  return status;
+}
+
+/** The operators, to be added to a domain; NULL after the last. */
+__attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
+  const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator};
+  return index < sizeof operators / sizeof *operators ? operators[index] : NULL;
+}

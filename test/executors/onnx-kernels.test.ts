@@ -1,0 +1,289 @@
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterEach, beforeAll, describe, expect, it } from 'vitest';
+import { findGroups } from '../../src/executors/onnx/fused/groups.ts';
+import { accessOf } from '../../src/executors/onnx/fused/space.ts';
+import { lowerGraph } from '../../src/executors/onnx/lower.ts';
+import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
+import { type OnnxOptions, openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
+import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
+import { keyFromSeed, normal } from '../../src/random/philox.ts';
+import { gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
+import { gradients } from '../../src/tensor/gradients.ts';
+import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
+import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
+import { type Graph, nodesOf, Tensor } from '../../src/tensor/tensor.ts';
+import { trace } from '../../src/tensor/trace.ts';
+import { cases } from './cases.ts';
+import { difference, evaluate } from './comparison.ts';
+import { describeConformance } from './conformance.ts';
+import { nnCases } from './nn-cases.ts';
+
+const native = resolve(import.meta.dirname, '../../native');
+const shipped = join(native, 'prebuilt', `${process.platform}-${process.arch}`);
+const isShipped = existsSync(shipped);
+const hasCompiler = process.arch === 'x64' && spawnSync('gcc', ['--version']).status === 0;
+const tolerance = 1e-6;
+
+const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+
+/** Graphs that try what groups can be: broadcasts of all kinds, sums over rows, reshapes, ends of tiles and tasks. */
+const graphs: Readonly<Record<string, Graph>> = {
+  'broadcasts over rows, columns and outer axes': trace(
+    't',
+    (x, row, outer, inner, column) => [
+      x.mul(row).add(outer).sub(inner.mul(column)),
+      x.add(column).mul(column.add(1)).maximum(inner),
+    ],
+    f32(3, 70, 33),
+    f32(33),
+    f32(3, 1, 33),
+    f32(1, 70, 33),
+    f32(3, 70, 1),
+  ).graph,
+  'norms and their gradients, scaled and added': trace(
+    't',
+    (x, scale, dy) => {
+      const y = layerNorm(x)
+        .mul(scale)
+        .add(rmsNorm(x.add(1)));
+      return [y, ...gradients(y.mul(dy).sum(), [x, scale])];
+    },
+    f32(2, 90, 48),
+    f32(48),
+    f32(2, 90, 48),
+  ).graph,
+  'sums and maxima over rows, given out as well': trace(
+    't',
+    (x, y) => {
+      const total = x.mul(y).sum([-1], true);
+      const powers = x.sub(x.max([-1], true)).exp();
+      return [total, x.sub(total), powers.div(powers.sum([-1], true)), x.abs().sum([-1])];
+    },
+    f32(130, 70),
+    f32(130, 70),
+  ).graph,
+  'other shapes of the same rows': trace(
+    't',
+    (x, y) => {
+      const flat = x.reshape([60, 40]).mul(y).sub(1);
+      return [
+        flat.reshape([3, 20, 40]).add(x),
+        flat,
+        flat.mul(flat).sum([-1], true).reshape([3, 20, 1]).mul(x),
+      ];
+    },
+    f32(3, 20, 40),
+    f32(60, 40),
+  ).graph,
+  'activations and their gradients over many tasks': trace(
+    't',
+    (x, dy) => [
+      gelu(x),
+      ...[gelu, silu, (v: Tensor) => v.sigmoid(), (v: Tensor) => v.tanh()].flatMap((f) =>
+        gradients(f(x).mul(dy).sum(), [x]),
+      ),
+    ],
+    f32(701, 301),
+    f32(701, 301),
+  ).graph,
+  'groups on both sides of a product that reads them': trace(
+    't',
+    (x, w) => {
+      const a = x.mul(2).add(1);
+      const b = matmul(a.exp(), w);
+      return [b.add(a).mul(b), a.sub(x)];
+    },
+    f32(40, 24),
+    f32(24, 24),
+  ).graph,
+  'products with a transposed left side': trace(
+    't',
+    (x, dy) => [matmul(x.mul(2), dy, { transposeA: true }), matmul(dy, x, { transposeA: true })],
+    f32(137, 35),
+    f32(137, 67),
+  ).graph,
+  'rows longer than a tile can hold': trace(
+    't',
+    (x, row) => [rmsNorm(x.add(row)), x.mul(row)],
+    f32(3, 20_000),
+    f32(20_000),
+  ).graph,
+  'an update in place of every kind of operand': trace(
+    't',
+    (p, g, m, v, rate) => {
+      const mean = m.mul(0.9).add(g.mul(rate));
+      const square = v.square().mul(0.95).add(g.square().mul(rate.square()));
+      return [p.sub(mean.div(square.sqrt().add(0.1)).mul(rate)), mean, square];
+    },
+    f32(77, 777),
+    f32(77, 777),
+    f32(77, 777),
+    f32(77, 777),
+    f32(),
+  ).graph,
+};
+
+const valuesOf = (graph: Graph): HostTensor[] =>
+  graph.inputs.map(({ shape }, k) => fromFloat32('f32', shape, normal(keyFromSeed(k), elementCount(shape))));
+
+async function run(options: OnnxOptions, donate: readonly number[] = []): Promise<HostTensor[][]> {
+  await using executor = openOnnxExecutor(options);
+  const results: HostTensor[][] = [];
+  for (const graph of Object.values(graphs)) {
+    using executable = await executor.compile(graph, { donate });
+    const inputs = valuesOf(graph).map((value) => executor.upload(value));
+    const outputs = await executor.run(executable, inputs);
+    results.push(await Promise.all(outputs.map((output) => executor.download(output))));
+  }
+  return results;
+}
+
+describe.skipIf(!isShipped)('our own operators', () => {
+  let expected: HostTensor[][];
+  beforeAll(async () => {
+    await using reference = new ReferenceExecutor();
+    expected = [];
+    for (const graph of Object.values(graphs))
+      expected.push(await evaluate(reference, graph, valuesOf(graph)));
+  }, 60_000);
+  afterEach(() => {
+    delete process.env.ZOETROPE_CPU_LEVEL;
+  });
+
+  const expectRight = (found: readonly HostTensor[][]) => {
+    const wrong = Object.keys(graphs).flatMap((name, i) =>
+      (expected[i] ?? []).flatMap((value, k) => {
+        const problem = difference(found[i]![k]!, value, tolerance * 4);
+        return problem === undefined ? [] : [`${name}, output ${k} ${problem}`];
+      }),
+    );
+    expect(wrong).toEqual([]);
+  };
+
+  // On a machine without AVX-512 the highest level is the one below.
+  it.each(['2', '3', '4'])('agree with the reference on x86-64-v%s', async (level) => {
+    process.env.ZOETROPE_CPU_LEVEL = level;
+    expectRight(await run({}));
+  });
+
+  it('give the same bits with 1, 2 and 4 threads', async () => {
+    const results = await Promise.all([1, 2, 4].map((threads) => run({ threads })));
+    const data = results.map((graphResults) =>
+      graphResults.map((outputs) => outputs.map((output) => output.data)),
+    );
+    expect(data[1]).toEqual(data[0]);
+    expect(data[2]).toEqual(data[0]);
+  });
+
+  it('give the same where inputs are overwritten', async () => {
+    expectRight(await run({}, [0, 1]));
+  });
+
+  it('are done without where they are not there, and on request', async () => {
+    expect(loadOperators('/nowhere')).toEqual([]);
+    expectRight(await run({ kernels: '/nowhere' }));
+    expectRight(await run({ kernels: false }));
+  });
+
+  it('have the values of their functions at the ends', async () => {
+    await using executor = openOnnxExecutor();
+    const x = [0, -0, 1e-30, 88, 88.7, 89, 1e30, -87, -100, -104, -1e30, Infinity, -Infinity, NaN];
+    const functions = [
+      (v: number) => Math.exp(v),
+      (v: number) => Math.tanh(v),
+      (v: number) => 1 / (1 + Math.exp(-v)),
+    ];
+    const { graph } = trace('t', (t) => [t.exp(), t.tanh(), t.sigmoid()], f32(x.length));
+    const found = await evaluate(executor, graph, [fromFloat32('f32', [x.length], Float32Array.from(x))]);
+    functions.forEach((f, k) => {
+      x.forEach((value, i) => {
+        const exact = Math.fround(f(Math.fround(value)));
+        const got = (found[k]!.data as Float32Array)[i]!;
+        const close = Object.is(got, exact) || Math.abs(got - exact) <= 3e-7 * Math.abs(exact) + 2 ** -126;
+        expect(close, `function ${k} of ${value}: ${got}, exactly ${exact}`).toBe(true);
+      });
+    });
+  });
+
+  it.skipIf(!hasCompiler)('are what native/build.sh builds', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'kernels-'));
+    try {
+      const { status, stderr } = spawnSync('sh', [join(native, 'build.sh'), folder], { encoding: 'utf8' });
+      expect(stderr).toBe('');
+      expect(status).toBe(0);
+      const [built, ours] = [await run({ kernels: folder }), await run({})];
+      expect(loadOperators(folder)).toHaveLength(loadOperators().length);
+      expectRight(built);
+      // Other compilers may order the sums of a loop's end differently, not more.
+      built.forEach((outputs, i) => {
+        outputs.forEach((output, k) => {
+          expect(difference(output, ours[i]![k]!, tolerance)).toBeUndefined();
+        });
+      });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+});
+
+describe('groups of fused nodes', () => {
+  const target = { device: 'cpu', scoreBytes: 2 ** 24, ownOperators: true } as const;
+  const operators = (graph: Graph) => {
+    const { model } = lowerGraph(
+      graph,
+      graph.outputs.map((_, index) => index),
+      target,
+    );
+    return new TextDecoder('latin1').decode(model).match(/Fused|Gemm|MatMul|Transposed|Exp\b|Add\b|Mul\b/g);
+  };
+
+  it('never need each other in a circle', () => {
+    for (const graph of Object.values(graphs)) {
+      const nodes = nodesOf(graph.outputs);
+      const { groups, distanceFromEnd } = findGroups(nodes, graph.outputs, () => true);
+      for (const { nodes: members } of groups) {
+        const inside = new Set(members);
+        const below = new Set(nodesOf(members.flatMap((node) => [...node.operands] as Tensor[])));
+        const leaving = [...below].filter(
+          (node) =>
+            !inside.has(node) &&
+            nodesOf([new Tensor(node, 0)]).some((other) => other !== node && inside.has(other)),
+        );
+        expect(leaving).toEqual([]);
+        expect(new Set(members.map((node) => distanceFromEnd.get(node))).size).toBe(1);
+      }
+    }
+  });
+
+  it('take in chains with their norms and sums, and stop at products', () => {
+    // The sum over all rows, in the gradient of the scale, stands between two.
+    expect(operators(graphs['norms and their gradients, scaled and added']!)).toEqual(['Fused', 'Fused']);
+    expect(operators(graphs['groups on both sides of a product that reads them']!)).toEqual([
+      'Fused',
+      'Gemm',
+      'Fused',
+    ]);
+    expect(operators(graphs['an update in place of every kind of operand']!)).toEqual(['Fused']);
+  });
+
+  it('read operands row by row where that is possible', () => {
+    const space = { rows: 60, width: 8 };
+    expect(accessOf([8], [3, 20, 8], space)).toEqual({ extent: 2, divisor: 1, modulus: 1 });
+    expect(accessOf([3, 1, 8], [3, 20, 8], space)).toEqual({ extent: 2, divisor: 20, modulus: 3 });
+    expect(accessOf([20, 1], [3, 20, 8], space)).toEqual({ extent: 1, divisor: 1, modulus: 20 });
+    expect(accessOf([3, 20, 8], [3, 20, 8], space)).toEqual({ extent: 2, divisor: 1, modulus: 0 });
+    expect(accessOf([1], [3, 20, 8], space)).toEqual({ extent: 0, divisor: 1, modulus: 0 });
+    expect(accessOf([3, 1, 5, 1, 8], [3, 2, 5, 2, 8], space)).toBeUndefined();
+  });
+});
+
+// What the portable lowering does, which other platforms and devices run.
+describeConformance(
+  'onnx cpu, without our own operators',
+  () => openOnnxExecutor({ kernels: false }),
+  { ...cases, ...nnCases },
+  { tolerance },
+);
