@@ -60,6 +60,19 @@ export function groupStages(work: GroupWork): readonly Stage[] {
   return isFlat ? flatStages(work, writer, layout) : rowStages(work, writer, layout, phases);
 }
 
+/** Whether one kernel can do the work: no row needs a sum over another one. */
+export function canFuse(work: GroupWork): boolean {
+  try {
+    const probe = probeOf(work, 1);
+    for (const { value } of work.stores)
+      if (isNarrow(value, work)) probe.expression.element(value, probe.narrow(value.shape));
+    return true;
+  } catch (error) {
+    if (error instanceof RangeError) return false;
+    throw error;
+  }
+}
+
 /** How threads share the elements. */
 interface Layout {
   /** Consecutive elements of a thread. */
@@ -122,11 +135,16 @@ function vectorOf(work: GroupWork): number {
 
 /** How the work reads memory when threads take `vector` elements together. */
 function readsWith(work: GroupWork, vector: number): readonly Read[] {
+  return probeOf(work, vector).reads;
+}
+
+/** A writer that wrote what the work computes for each element. */
+function probeOf(work: GroupWork, vector: number): RowWriter {
   const { space, isComputed, indexType, storage } = work;
   const probe = new RowWriter({ space, vector, held: undefined, indexType, storage, isComputed });
   for (const { value } of work.stores) if (!isNarrow(value, work)) probeElement(probe, value, work);
   for (const node of [...work.columns, ...work.reductions]) probeElement(probe, node.operands[0], work);
-  return probe.reads;
+  return probe;
 }
 
 function probeElement(probe: RowWriter, value: Tensor, work: GroupWork): void {

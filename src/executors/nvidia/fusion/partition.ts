@@ -20,7 +20,7 @@ import { constantsInMemory, contextOf, isViewOfMemory, stagesOf } from '../plain
 import { ownStorage } from '../storage.ts';
 import { nodesOfTail, resultsOfTail, type Tail, tailsOf } from '../tails.ts';
 import { copyStages } from './copies.ts';
-import { type GroupWork, groupStages } from './group-kernel.ts';
+import { canFuse, type GroupWork, groupStages } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
 import { totalStages } from './totals.ts';
 import { type FusionContext, unitsOf } from './units.ts';
@@ -39,7 +39,7 @@ export const fusedPartition: Partition = (graph, policy) => {
   const isView = ({ node }: Tensor): boolean =>
     isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
-  const grouping = new Grouping(graph, context, (item) => canEmit(item, context));
+  const grouping = new Grouping(graph, context, (item) => canFuse(workOf(item, context, () => true)));
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, takes, context);
   const copies = graph.nodes.filter(isInputCopy);
@@ -128,16 +128,6 @@ function inputsOf(stage: Stage): readonly Tensor[] {
       return [stage.input];
     default:
       return [];
-  }
-}
-
-function canEmit(item: Item, context: FusionContext): boolean {
-  try {
-    groupStages(workOf(item, context, () => true));
-    return true;
-  } catch (error) {
-    if (error instanceof RangeError) return false;
-    throw error;
   }
 }
 
