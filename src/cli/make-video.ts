@@ -132,10 +132,15 @@ async function deviceText({ executor }: VideoModel): Promise<string> {
 
 function planText({ settings, extent, estimate }: PreparedVideo, device: string): string {
   const { steps, sampler, guidance, seed } = settings;
+  const { evaluations, corrections } = estimate;
+  const corrected = corrections === 0 ? '' : `, ${corrections} corrected`;
   const rows: [string, string][] = [
     ['video', extentText(extent)],
     ['tokens', `${estimate.videoTokens} video (${estimate.grid.join('x')}), ${estimate.textTokens} text`],
-    ['sampling', `${steps} steps of ${sampler}, guidance ${guidance}: ${estimate.evaluations} evaluations`],
+    [
+      'sampling',
+      `${steps} steps of ${sampler}${corrected}, guidance ${guidance}: ${evaluations} evaluations`,
+    ],
     ['seed', `${seed}`],
     ['memory', `about ${Math.ceil(estimate.memory / 1e7) * 10} MB`],
     ['time', `about ${formatSeconds(Math.ceil(estimate.seconds))} on ${device}`],

@@ -88,6 +88,25 @@ export function contextFrames(stride: number): { readonly before: number; readon
   };
 }
 
+/** Latent frames of a passage, `from` up to but not including `to`. */
+export interface LatentRange {
+  readonly from: number;
+  readonly to: number;
+}
+
+/**
+ * For each seam the latent frame that holds the given frame beside the new ones, and its neighbour on the side of the new
+ * ones: what blending the new frames to the given ones changes most. Where they are few, some may be known.
+ */
+export function latentsAtSeams(layout: EditLayout, stride: number): readonly LatentRange[] {
+  const { before, after, from, latentFrames } = layout;
+  const last = Math.ceil((from - 1) / stride);
+  return [
+    ...(before === undefined ? [] : [{ from: last, to: Math.min(latentFrames, last + 2) }]),
+    ...(after === undefined ? [] : [{ from: Math.max(0, after.at - 2), to: after.at }]),
+  ];
+}
+
 /** Numbers of frames that can be shared and leave a frame to be known, or a latent frame that shows motion if there is one. */
 function sharedOf(before: number, stride: number): number[] {
   const least = before > stride ? 1 + stride : 1;

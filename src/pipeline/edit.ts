@@ -2,11 +2,12 @@ import { UserError } from '../errors.ts';
 import type { HostTensor } from '../tensor/host-tensor.ts';
 import { fromFloat32 } from '../tensor/host-tensor.ts';
 import { at, elementCount } from '../tensor/shape.ts';
-import { frameAt, joinFrames, sliceFrames, type Video } from '../video/frames.ts';
+import { joinFrames, sliceFrames, type Video } from '../video/frames.ts';
 import { decodeFrames, retimed } from './decode-frames.ts';
-import { contextFrames, type EditLayout, layoutEdit } from './edit-layout.ts';
+import { contextFrames, type EditLayout, latentsAtSeams, layoutEdit } from './edit-layout.ts';
 import { endsOf, type GivenVideo } from './given-video.ts';
 import type { RunHooks } from './progress.ts';
+import { putBack, seamOf } from './put-back.ts';
 import {
   checkSize,
   type Extent,
@@ -17,7 +18,7 @@ import {
   samplingSettings,
 } from './request.ts';
 import { sampleWatched } from './sample-watched.ts';
-import type { Passage, PlacedLatents } from './sampling.ts';
+import type { LatentCorrection, Passage, PlacedLatents } from './sampling.ts';
 import { blendSeam } from './seam.ts';
 import type { VideoModel } from './video-model.ts';
 
@@ -187,19 +188,16 @@ async function* newFrames(model: VideoModel, plan: EditPlan, hooks: RunHooks): A
     to: context.after === undefined ? layout.to : layout.to + 1,
     rate: extent.rate,
   };
-  yield* blendSeam(decodeFrames(model.codec, latents, range, hooks), {
-    before: context.before && frameAt(context.before, context.before.frames - 1),
-    after: context.after && frameAt(context.after, 0),
-    frames: layout.to - layout.from,
-  });
+  yield* blendSeam(decodeFrames(model.codec, latents, range, hooks), seamOf(plan));
 }
 
 /** What is sampled: known latents on the sides that are given, and frames to be resolved. */
 async function passageOf(
   { codec, latent }: VideoModel,
-  { layout, context, extent }: EditPlan,
+  plan: EditPlan,
   { onProgress, signal }: RunHooks,
 ): Promise<Passage> {
+  const { layout, context, extent } = plan;
   const [, rows, columns] = latent.stride;
   const shape = [layout.latentFrames, extent.height / rows, extent.width / columns, latent.channels] as const;
   const known: PlacedLatents[] = [];
@@ -217,7 +215,21 @@ async function passageOf(
     known.push({ at: place, latents: await encodeAfter(codec, context.after, shared, groups) });
   }
   onProgress?.({ stage: 'encoding', done: total, total, unit: 'frames' });
-  return { shape, known };
+  return { shape, known, correction: correctionOf(codec, plan, signal) };
+}
+
+/** Latent frames at the seams are not known, but pixels in them are. */
+function correctionOf(
+  codec: VideoModel['codec'],
+  plan: EditPlan,
+  signal: AbortSignal | undefined,
+): LatentCorrection {
+  const ranges = latentsAtSeams(plan.layout, codec.spec.stride[0]);
+  const frames = ranges.flatMap(({ from, to }) => Array.from({ length: to - from }, (_, i) => from + i));
+  return {
+    frames: new Set(frames),
+    better: (expected) => putBack(codec, expected, plan, { signal }),
+  };
 }
 
 /**

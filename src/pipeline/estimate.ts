@@ -5,9 +5,12 @@ import { type LatentShape, latentShapeOf } from '../models/latent-spec.ts';
 import { latentPositions, type TimeHeightWidth } from '../models/transformer/config.ts';
 import { gridOf } from '../models/transformer/patches.ts';
 import { videoTokensOf } from '../models/transformer/sequence.ts';
+import { at } from '../tensor/shape.ts';
 import type { Size } from '../video/frames.ts';
+import { correctionsOf } from './correction.ts';
 import type { EditPlan } from './edit.ts';
 import type { GenerationPlan } from './generate.ts';
+import { framesToPutBack } from './put-back.ts';
 import type { SamplingSettings } from './request.ts';
 import { stepsOfRun } from './sampling.ts';
 import type { VideoModel } from './video-model.ts';
@@ -19,8 +22,10 @@ export interface Estimate {
   readonly videoTokens: number;
   /** Of the prompt. */
   readonly textTokens: number;
-  /** Evaluations of the velocity, both prompts and a preview's included. */
+  /** Evaluations of the velocity, both prompts, a preview's and those of corrections included. */
   readonly evaluations: number;
+  /** How often an edit is corrected while it is sampled. */
+  readonly corrections: number;
   /** Bytes of memory at its highest, weights and the process that writes the file included. */
   readonly memory: number;
   /** Time on the model's device. */
@@ -48,7 +53,10 @@ export function estimateEdit(model: VideoModel, { settings, extent, layout }: Ed
   const shape: LatentShape = [layout.latentFrames, height, width, channels];
   // What is encoded beside the known groups is about as much again.
   const encoded = (layout.before?.frames ?? 0) + 8 * (layout.after?.groups ?? 0);
-  return estimate(model, settings, [{ shape, from: 1, decoded: layout.to, encoded, size: extent }]);
+  const corrected = framesToPutBack(model.codec, layout);
+  return estimate(model, settings, [
+    { shape, from: 1, decoded: layout.to, encoded, size: extent, corrected },
+  ]);
 }
 
 /** One sampling with what goes in and comes out. */
@@ -59,6 +67,8 @@ interface Pass {
   readonly decoded: number;
   readonly encoded?: number;
   readonly size: Size;
+  /** Frames that are decoded and encoded for each correction; left out when it is not corrected. */
+  readonly corrected?: { readonly decoded: number; readonly encoded: number };
 }
 
 function estimate(
@@ -66,20 +76,23 @@ function estimate(
   settings: SamplingSettings,
   passes: readonly [Pass, ...Pass[]],
 ): Estimate {
-  let [operations, evaluations, peak] = [0, 0, 0];
+  let [operations, evaluations, corrections, peak] = [0, 0, 0, 0];
   const gridOfPass = ({ shape }: Pass) => gridOf(model.config, [shape[0], shape[1], shape[2]]);
   for (const pass of passes) {
     const grid = gridOfPass(pass);
     const positions = latentPositions(model.config, videoTokensOf(grid));
-    const count = evaluationsOfPass(settings, positions, pass.from);
+    const run = runOf(settings, positions, pass);
     const step = model.field.costOf(settings.prompt, grid);
     const [decoding, encoding] = (['decode', 'encode'] as const).map((way) =>
       model.codec.costOf(way, pass.size),
     );
-    evaluations += count;
-    operations += count * step.operations;
-    operations +=
-      pass.decoded * (decoding?.operations ?? 0) + (pass.encoded ?? 0) * (encoding?.operations ?? 0);
+    const frames = (once: number | undefined, again: number | undefined) =>
+      (once ?? 0) + run.corrections * (again ?? 0);
+    evaluations += run.evaluations;
+    corrections += run.corrections;
+    operations += run.evaluations * step.operations;
+    operations += frames(pass.decoded, pass.corrected?.decoded) * (decoding?.operations ?? 0);
+    operations += frames(pass.encoded, pass.corrected?.encoded) * (encoding?.operations ?? 0);
     peak = Math.max(peak, step.peakBytes, decodedAtOnce * (decoding?.peakBytes ?? 0));
   }
   const grid = gridOfPass(passes[0]);
@@ -88,22 +101,36 @@ function estimate(
     videoTokens: videoTokensOf(grid),
     textTokens: model.field.textTokensOf(settings.prompt),
     evaluations,
+    corrections,
     memory: baseBytes + weightCopies * model.weightBytes + peakSlack * peak,
     seconds: startSeconds + operations / operationsPerSecond(model.executor),
   };
 }
 
-/** Evaluations of a sampling from timestep `from`: twice as many where guidance acts. */
-function evaluationsOfPass(settings: SamplingSettings, positions: number, from: number): number {
+/** What a sampling from timestep `from` asks for. */
+interface Run {
+  /** Of the velocity: two where guidance acts. */
+  readonly evaluations: number;
+  /** How often the sampling is corrected. */
+  readonly corrections: number;
+}
+
+function runOf(settings: SamplingSettings, positions: number, { from, corrected }: Pass): Run {
   const shift = timestepShift(positions);
   const steps = stepsOfRun(settings.steps, shift, from);
-  if (steps === 0) return 0;
+  if (steps === 0) return { evaluations: 0, corrections: 0 };
+  const schedule = timestepSchedule(steps, shift, from);
+  const corrections =
+    corrected === undefined ? [] : correctionsOf(schedule).map((index) => at(schedule, index));
   const [low, high] = settings.guidanceInterval;
-  const guidedSteps = timestepSchedule(steps, shift, from).filter(
-    (t) => t > 0 && t >= low && t <= high,
-  ).length;
+  const guided = (timesteps: readonly number[]) =>
+    settings.guidance === 1 ? 0 : timesteps.filter((t) => t > 0 && t >= low && t <= high).length;
   const once = evaluationsOf(settings.sampler, steps);
-  return settings.guidance === 1 ? once : once + Math.round((once * guidedSteps) / steps);
+  const sampling = once + Math.round((once * guided(schedule)) / steps);
+  return {
+    evaluations: sampling + corrections.length + guided(corrections),
+    corrections: corrections.length,
+  };
 }
 
 /** Frames that the decoder has in work: a latent frame's. */

@@ -1,5 +1,5 @@
 import { guided } from '../diffusion/guidance.ts';
-import { samplers, type Velocity } from '../diffusion/samplers.ts';
+import { type Sampler, samplers, type Velocity } from '../diffusion/samplers.ts';
 import { timestepSchedule, timestepShift, unshiftTimestep } from '../diffusion/timesteps.ts';
 import { UserError } from '../errors.ts';
 import type { LatentShape } from '../models/latent-spec.ts';
@@ -14,6 +14,7 @@ import { videoTokensOf } from '../models/transformer/sequence.ts';
 import { fold, keyFromSeed, normal } from '../random/philox.ts';
 import { fromFloat32, type HostTensor } from '../tensor/host-tensor.ts';
 import { at, elementCount } from '../tensor/shape.ts';
+import { corrected, correctionsOf } from './correction.ts';
 import type { SamplingSettings } from './request.ts';
 import type { PromptVelocity, VelocityField } from './velocity-field.ts';
 
@@ -32,13 +33,23 @@ export interface Passage {
   readonly known?: readonly PlacedLatents[];
   /** What the others begin as, in place of pure noise: latents of `shape`, noised to the timestep `from`, 0 to 1. */
   readonly start?: { readonly latents: HostTensor<'f32'>; readonly from: number };
+  /** How the others are corrected while they are sampled. Default not at all. */
+  readonly correction?: LatentCorrection;
+}
+
+/** What can be said of latents that are not known, once it is seen what they are about to be. */
+export interface LatentCorrection {
+  /** Latent frames that are corrected, as far as they are not known. */
+  readonly frames: ReadonlySet<number>;
+  /** Latents to go on to, of the passage's shape, in place of those that the model expects so far. */
+  readonly better: (expected: HostTensor<'f32'>) => Promise<HostTensor<'f32'>>;
 }
 
 /** How a long run is watched and stopped. */
 export interface SamplingHooks {
   /** Aborted: the run ends with the signal's reason before its next evaluation. */
   readonly signal?: AbortSignal | undefined;
-  /** Told at the start and after each step how many are done, of how many. */
+  /** Told at the start and after each step how many are done, of how many; a correction counts as one. */
   readonly onStep?: ((done: number, total: number) => void) | undefined;
 }
 
@@ -61,7 +72,7 @@ export async function sampleLatents(
   const x = patchify(config, startOf(passage, settings.seed));
   const shift = timestepShift(latentPositions(config, videoTokensOf(grid)));
   const schedule = scheduleFrom(settings.steps, shift, start?.from ?? 1);
-  const steps = schedule.length - 1;
+  const steps = schedule.length - 1 + (passage.correction === undefined ? 0 : correctionsOf(schedule).length);
   onStep?.(0, steps);
   if (steps === 0) return unpatchify(config, grid, x);
 
@@ -77,9 +88,30 @@ export async function sampleLatents(
     interval: settings.guidanceInterval,
     shares: guidanceShares(distances, patchChannels(config)),
   });
-  const found = await samplers[settings.sampler](velocity, x, schedule, (done) => onStep?.(done, steps));
+  const sampler = samplerOf(passage, settings, config, isKnown);
+  const found = await sampler(velocity, x, schedule, (done) => onStep?.(done, steps));
   checkFinite(found, settings);
   return unpatchify(config, grid, found);
+}
+
+/** The sampler of the settings, with the passage's correction brought to patches. */
+function samplerOf(
+  { shape, correction }: Passage,
+  settings: SamplingSettings,
+  config: TransformerConfig,
+  isKnown: readonly boolean[],
+): Sampler {
+  const sampler = samplers[settings.sampler];
+  if (correction === undefined) return sampler;
+  const grid = gridOf(config, [shape[0], shape[1], shape[2]]);
+  const [, H, W] = grid;
+  const patchFrames = new Set([...correction.frames].map((frame) => Math.floor(frame / config.patch[0])));
+  const isCorrected = isKnown.map((known, token) => !known && patchFrames.has(Math.floor(token / (H * W))));
+  const channels = patchChannels(config);
+  return corrected(sampler, {
+    where: (index) => at(isCorrected, Math.floor(index / channels)),
+    better: async (expected) => patchify(config, await correction.better(unpatchify(config, grid, expected))),
+  });
 }
 
 /** Otherwise damaged weights, or a device's overflow, would show as grey frames and look like a result. */

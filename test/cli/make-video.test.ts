@@ -238,6 +238,7 @@ describe('edits', () => {
     expect(stderr).toMatch(/320x180 pixels are read as 104x56/);
     expect(stderr).toMatch(/24 frames a second are read as 12/);
     expect(stdout).toMatch(/^video +104x56, 26 frames at 12/);
+    expect(stdout).toMatch(/\nsampling +2 steps of multistep, 1 corrected, guidance 4: 6 evaluations\n/);
     expect(code).toBe(0);
   });
 

@@ -3,11 +3,15 @@ import { runInNewContext } from 'node:vm';
 import { afterAll, describe, expect, it } from 'vitest';
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { type EditPlan, edit, planExtend, planJoin, planLoop } from '../../src/pipeline/edit.ts';
-import { contextFrames, layoutEdit } from '../../src/pipeline/edit-layout.ts';
+import { contextFrames, type EditEnds, latentsAtSeams, layoutEdit } from '../../src/pipeline/edit-layout.ts';
 import { estimateEdit } from '../../src/pipeline/estimate.ts';
 import { endsOf, type GivenVideo, givenVideo } from '../../src/pipeline/given-video.ts';
+import type { StageProgress } from '../../src/pipeline/progress.ts';
+import { framesToPutBack, putBack, seamOf } from '../../src/pipeline/put-back.ts';
 import { sampleLatents } from '../../src/pipeline/sampling.ts';
 import { blendSeam, type Seam } from '../../src/pipeline/seam.ts';
+import { keyFromSeed, normal } from '../../src/random/philox.ts';
+import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { frameAt, joinFrames, sliceFrames, type Video, videoFrom } from '../../src/video/frames.ts';
 import { collect, pattern, tinyModel } from './tiny-model.ts';
 
@@ -91,6 +95,28 @@ describe('the layout of an edit', () => {
   });
 });
 
+describe('latent frames at seams', () => {
+  const stride = 4;
+  const seams = (ends: EditEnds) =>
+    latentsAtSeams(layoutEdit(ends, stride), stride).map(({ from, to }) => [from, to]);
+
+  it('are that of the given frame beside the new ones, and the new one next to it', () => {
+    // Given frames to pixel frame 9, the first of latent frame 3.
+    expect(seams({ before: 100, frames: 16 })).toEqual([[3, 5]]);
+    // Pixel frames 0 to 15 are new, 16 is given and the last of latent frame 4.
+    expect(seams({ after: 100, frames: 16 })).toEqual([[3, 5]]);
+    // Pixel frames 0 to 9 are given, 10 to 21 new, 22 is given and in latent frame 6.
+    expect(seams({ before: 100, after: 100, frames: 12 })).toEqual([
+      [3, 5],
+      [5, 7],
+    ]);
+    // All that is new lies in latent frame 3.
+    expect(seams({ before: 100, frames: 2 })).toEqual([[3, 4]]);
+    // Pixel frame 3 is new, behind three surplus ones.
+    expect(seams({ after: 100, frames: 1 })).toEqual([[0, 2]]);
+  });
+});
+
 describe('the ends of a video', () => {
   it.each([1, 2, 3, 8, 20])('of %d frames are found piece by piece', async (frames) => {
     const video = pattern(frames);
@@ -170,7 +196,9 @@ describe('edits', () => {
     const result = await made(plan);
     // Frames 3 to 7 are known, frame 8 shares a latent frame with new ones.
     const latents = await model.codec.encode(sliceFrames(video, 3, 8));
-    const passage = { shape: [4, 2, 2, 4] as const, known: [{ at: 0, latents }] };
+    const better = (expected: HostTensor<'f32'>) => putBack(model.codec, expected, plan, {});
+    const correction = { frames: new Set([2, 3]), better };
+    const passage = { shape: [4, 2, 2, 4] as const, known: [{ at: 0, latents }], correction };
     const whole = await sampleLatents(model.field, model.config, passage, plan.settings);
     expect(whole.data.subarray(0, latents.data.length)).toEqual(latents.data);
     const frames = joinFrames(await collect(model.codec.decode(whole, { rate: 12 })));
@@ -181,6 +209,35 @@ describe('edits', () => {
     });
     const found = frame(result, 9);
     for (const [i, byte] of found.entries()) expect(Math.abs(byte - expected[i]!)).toBeLessThanOrEqual(0.5);
+  });
+
+  it('tell each step and correction, and stop at once when told to', async () => {
+    const plan = await planExtend(model, {
+      ...usual,
+      video: givenVideo(pattern(9)),
+      frames: 5,
+      backward: true,
+    });
+    const told: string[] = [];
+    await collect(
+      edit(model, plan, { onProgress: ({ stage, done, total }) => told.push(`${stage} ${done}/${total}`) }),
+    );
+    // Two steps, and a correction between them.
+    const sampling = told.filter((line) => line.startsWith('sampling'));
+    expect(sampling).toEqual(['sampling 0/3', 'sampling 1/3', 'sampling 2/3', 'sampling 3/3']);
+    for (const last of sampling.slice(0, 3)) {
+      const controller = new AbortController();
+      const seen: string[] = [];
+      const hooks = {
+        signal: controller.signal,
+        onProgress: ({ stage, done, total }: StageProgress) => {
+          seen.push(`${stage} ${done}/${total}`);
+          if (seen.at(-1) === last) controller.abort(new Error('enough'));
+        },
+      };
+      await expect(collect(edit(model, plan, hooks))).rejects.toThrow('enough');
+      expect(seen.at(-1)).toBe(last);
+    }
   });
 
   it('refuse what cannot be fitted, before anything is sampled', async () => {
@@ -220,6 +277,57 @@ describe('edits', () => {
     }
     expect(frames).toBe(640 * 21 + 4);
     expect(most).toBeLessThan(20e6);
+  });
+});
+
+describe('given frames put back', () => {
+  const [a, b] = [pattern(9), reversed(pattern(20))];
+  const both = { first: givenVideo(a), second: givenVideo(b) };
+  const plans: Readonly<Record<string, () => Promise<EditPlan>>> = {
+    'before the new ones': () => planExtend(model, { ...usual, video: both.first, frames: 16 }),
+    'after them': () => planExtend(model, { ...usual, video: both.second, frames: 6, backward: true }),
+    'after many': () => planExtend(model, { ...usual, video: both.second, frames: 63, backward: true }),
+    'on both sides': () => planJoin(model, { ...usual, ...both, frames: 6 }),
+    'on both sides of many': () => planJoin(model, { ...usual, ...both, frames: 81 }),
+  };
+  const bytes = (video: Video) => [...video.data];
+
+  it.each(Object.entries(plans))('%s are encoded as what will be shown', async (_, planned) => {
+    const plan = await planned();
+    const { layout, context } = plan;
+    const { before, after } = context;
+    const noise = normal(keyFromSeed(5), layout.latentFrames * 16);
+    const latents = fromFloat32('f32', [layout.latentFrames, 2, 2, 4], noise);
+    const decoded = joinFrames(await collect(model.codec.decode(latents, { rate: 12 })));
+    // The whole passage at once: given frames bit for bit, and new ones blended to them.
+    const [first, last] = [before ? layout.from - 1 : 0, after ? layout.to + 1 : decoded.frames];
+    const stream = (async function* () {
+      yield sliceFrames(decoded, first, last);
+    })();
+    const made = joinFrames(await collect(blendSeam(stream, seamOf(plan))));
+    const shown = [
+      ...(before ? [sliceFrames(before, before.frames - layout.from)] : []),
+      made,
+      ...(after ? [sliceFrames(after, 0, decoded.frames - layout.to)] : []),
+    ];
+    expect(bytes(made)).not.toEqual(bytes(sliceFrames(decoded, layout.from, layout.to)));
+    const whole = await model.codec.encode(joinFrames(shown));
+    const found = await putBack(model.codec, latents, plan, {});
+    const ranges = latentsAtSeams(layout, 4);
+    for (const [i, value] of found.data.entries()) {
+      const frame = Math.floor(i / 16);
+      const isAtSeam = ranges.some(({ from, to }) => from <= frame && frame < to);
+      if (isAtSeam) expect(value).toBeCloseTo(whole.data[i]!, 4);
+      else expect(value).toBe(noise[i]);
+    }
+  });
+
+  it('cost no more decoding and encoding behind many frames than the seams need', async () => {
+    const cost = async (key: string) => framesToPutBack(model.codec, (await plans[key]!()).layout);
+    const [few, many] = [await cost('on both sides'), await cost('on both sides of many')];
+    expect(many.encoded).toBeLessThan(81);
+    expect(few.encoded).toBeLessThanOrEqual(many.encoded);
+    expect((await cost('before the new ones')).decoded).toBeLessThan(16 + 9);
   });
 });
 

@@ -1,8 +1,11 @@
-import { afterAll, expect, it } from 'vitest';
+import { afterAll, describe, expect, it } from 'vitest';
 import type { Executable, Executor } from '../../src/executors/executor.ts';
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
-import { estimateGeneration } from '../../src/pipeline/estimate.ts';
+import { type EditPlan, edit, planExtend, planJoin, planLoop } from '../../src/pipeline/edit.ts';
+import { estimateEdit, estimateGeneration } from '../../src/pipeline/estimate.ts';
 import { type GenerateRequest, generate, planGeneration } from '../../src/pipeline/generate.ts';
+import { givenVideo } from '../../src/pipeline/given-video.ts';
+import type { SamplingRequest } from '../../src/pipeline/request.ts';
 import { collect, pattern, tinyModel } from './tiny-model.ts';
 
 /** Evaluations of the velocity that an executor was asked for. */
@@ -38,6 +41,35 @@ it.each(Object.entries(requests))('tells the evaluations of %s', async (_, reque
   evaluations = 0;
   await collect(generate(model, full));
   expect(told).toBe(evaluations);
+});
+
+const given = givenVideo(pattern(11));
+const edits: Readonly<Record<string, (request: SamplingRequest) => Promise<EditPlan>>> = {
+  'an extension': (request) => planExtend(model, { ...request, video: given, frames: 5 }),
+  'an extension backward': (request) =>
+    planExtend(model, { ...request, video: given, frames: 5, backward: true }),
+  'a join': (request) => planJoin(model, { ...request, first: given, second: given, frames: 5 }),
+  'a loop': (request) => planLoop(model, { ...request, video: given, frames: 5 }),
+};
+const samplings: Readonly<Record<string, Partial<SamplingRequest>>> = {
+  'as it is by default': {},
+  'with guidance in an interval': { guidanceInterval: [0.3, 0.8] },
+  'without guidance, by Heun': { guidance: 1, sampler: 'heun' },
+  'in one step': { steps: 1 },
+};
+
+describe.each(Object.entries(edits))('%s', (_name, planned) => {
+  it.each(Object.entries(samplings))('%s costs the evaluations that are told', async (_, request) => {
+    const plan = await planned({ prompt: 'a ball', seed: 7, steps: 10, ...request });
+    const { evaluations: told, corrections } = estimateEdit(model, plan);
+    evaluations = 0;
+    let steps = 0;
+    await collect(
+      edit(model, plan, { onProgress: ({ stage, total }) => (steps = stage === 'sampling' ? total : steps) }),
+    );
+    expect(told).toBe(evaluations);
+    expect(steps).toBe(plan.settings.steps + corrections);
+  });
 });
 
 it('counts what a preview of a video costs: less of it with less strength', () => {

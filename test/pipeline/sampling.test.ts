@@ -1,9 +1,9 @@
 import { describe, expect, it } from 'vitest';
 import type { TransformerConfig } from '../../src/models/transformer/config.ts';
 import { samplingSettings } from '../../src/pipeline/request.ts';
-import { sampleLatents } from '../../src/pipeline/sampling.ts';
+import { type Passage, sampleLatents } from '../../src/pipeline/sampling.ts';
 import type { VelocityField } from '../../src/pipeline/velocity-field.ts';
-import { fromFloat32 } from '../../src/tensor/host-tensor.ts';
+import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { tinyWeights } from './tiny-model.ts';
 
 /** A field that stands still: what is sampled with it is the noise that sampling began with. */
@@ -78,3 +78,36 @@ describe('guidance beside known frames', () => {
     close(await scales(4, []), new Array<number>(T).fill(4));
   });
 });
+
+it.each([[[1, 1, 1]], [[1, 2, 2]], [[2, 1, 1]]] as const)(
+  'corrects the latent frames that are named and not known, in patches of %j',
+  async (patch) => {
+    const config: TransformerConfig = { ...tinyWeights.transformer.config, patch };
+    const [T, inFrame] = [8, 4 * 4 * 4];
+    const settings = samplingSettings({ prompt: '', seed: 7, steps: 30 });
+    const whole = (level: number) =>
+      fromFloat32('f32', [T, 4, 4, 4], new Float32Array(T * inFrame).fill(level));
+    const known = [
+      { at: 0, latents: fromFloat32('f32', [2, 4, 4, 4], new Float32Array(2 * inFrame).fill(9)) },
+    ];
+    const expected: Float32Array[] = [];
+    const correction = {
+      frames: new Set([0, 1, 4, 5]),
+      better: async (latents: HostTensor<'f32'>) => {
+        expected.push(latents.data);
+        return whole(50);
+      },
+    };
+    const sampled = async (passage: Passage) => (await sampleLatents(still, config, passage, settings)).data;
+    const shape = [T, 4, 4, 4] as const;
+    const [start, found] = [await sampled({ shape, known }), await sampled({ shape, known, correction })];
+    // Of a field that stands still the latents themselves are expected.
+    expect(expected).toHaveLength(6);
+    expect(expected[0]).toEqual(start);
+    const frame = (values: Float32Array, k: number) => values.subarray(k * inFrame, (k + 1) * inFrame);
+    for (let k = 0; k < T; k++) {
+      if (k === 4 || k === 5) for (const value of frame(found, k)) expect(value).toBeGreaterThan(40);
+      else expect(frame(found, k)).toEqual(frame(start, k));
+    }
+  },
+);
