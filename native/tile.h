@@ -9,7 +9,7 @@
 enum Extent { SCALAR, COLUMN, FULL };
 
 /**
- * Instructions; the numbers are those of `src/executors/onnx/fused/code.ts`. a b + c, a b - c and c - a b round twice, as
+ * Instructions; the numbers are those of `src/executors/onnx/fused/registers.ts`. a b + c, a b - c and c - a b round twice, as
  * two operations would.
  */
 enum Opcode {

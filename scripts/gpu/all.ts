@@ -1,5 +1,5 @@
 /**
- * Everything that a GPU host is asked to show: `node scripts/gpu/all.ts [options]`, after `. scripts/gpu/setup.sh`.
+ * Most of what a GPU host is asked to show: `node scripts/gpu/all.ts [options]`, after `. scripts/gpu/setup.sh`.
  *
  *   --parts NAME,..       doctor, conformance, block, sanitizer, overfit, precisions, bench, train, generate;
  *                         default all
