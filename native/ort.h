@@ -25,8 +25,6 @@ typedef void *const OrtApi;
 #define ort_sizes(api, ...) ORT_FUNCTION(62, api, OrtStatus *(*)(const OrtShape *, int64_t *, size_t))(__VA_ARGS__)
 #define ort_elements(api, ...) ORT_FUNCTION(64, api, OrtStatus *(*)(const OrtShape *, size_t *))(__VA_ARGS__)
 #define ort_shape(api, ...) ORT_FUNCTION(65, api, OrtStatus *(*)(const OrtValue *, OrtShape **))(__VA_ARGS__)
-#define ort_inputs(api, ...) ORT_FUNCTION(88, api, OrtStatus *(*)(const OrtContext *, size_t *))(__VA_ARGS__)
-#define ort_outputs(api, ...) ORT_FUNCTION(89, api, OrtStatus *(*)(const OrtContext *, size_t *))(__VA_ARGS__)
 #define ort_input(api, ...) ORT_FUNCTION(90, api, OrtStatus *(*)(const OrtContext *, size_t, OrtValue **))(__VA_ARGS__)
 #define ort_output(api, ...) \
   ORT_FUNCTION(91, api, OrtStatus *(*)(OrtContext *, size_t, const int64_t *, size_t, OrtValue **))(__VA_ARGS__)

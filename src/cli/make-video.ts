@@ -69,8 +69,10 @@ export async function makeVideo(
   const started = performance.now();
   const { frames } = await writeVideo(prepared.frames({ signal: terminal.signal, onProgress }), out);
   stages.finish();
-  const fallback = values.precision === undefined ? undefined : await model.executor.fallback?.();
+  const fallback = await model.executor.fallback?.();
   if (fallback !== undefined) note(terminal, `${model.executor.name} ${fallback}`);
+  if (values.precision !== undefined && !model.executor.name.startsWith('nvidia'))
+    note(terminal, `${model.executor.name}: --precision ${values.precision} counts on an NVIDIA GPU alone`);
   const seconds = formatSeconds((performance.now() - started) / 1000);
   const count = frames === 1 ? '1 frame' : `${frames} frames`;
   terminal.stdout.write(`Wrote ${out}: ${count}, seed ${settings.seed}, in ${seconds}\n`);

@@ -1,12 +1,12 @@
 import { at } from '../tensor/shape.ts';
 
 /**
- * The velocity dx/dt at x and timestep t, of the length of x. Called one after another, with t descending from at most 1,
- * never at 0.
+ * The velocity dx/dt at x and timestep t, of the length of x. Called one after another, with t from at most 1
+ * on never rising, never at 0.
  */
 export type Velocity = (x: Float32Array, t: number) => Promise<Float32Array>;
 
-/** Follows a flow from the first timestep to the last, which is 0: from noise x to data. */
+/** Follows a flow from the first timestep to the last: from noise x to data where those are 1 and 0, else a stretch of the way. */
 export type Sampler = (
   velocity: Velocity,
   x: Float32Array,

@@ -3,26 +3,14 @@ import { substitute, TensorMap } from '../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../tensor/shape.ts';
 import { type Graph, type Node, nodesOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
+import { elementwiseOps } from './fused/space.ts';
 
 /** Operations whose result depends, element by element, on the same elements of the operands. */
 const elementwise: ReadonlySet<Op> = new Set<Op>([
-  'neg',
-  'abs',
-  'exp',
+  ...elementwiseOps,
   'log',
-  'sqrt',
   'sin',
   'cos',
-  'tanh',
-  'sigmoid',
-  'gelu',
-  'silu',
-  'add',
-  'sub',
-  'mul',
-  'div',
-  'maximum',
-  'minimum',
   'equal',
   'less',
   'where',

@@ -200,6 +200,7 @@ class CodeWriter {
     const value = this.values.get(tensor);
     if (value === undefined) throw new TypeError(`${tensor.node.op} was not written`);
     const extent = count === rows * width ? extents.full : count === rows ? extents.column : extents.scalar;
+    if (value.extent > extent) throw new TypeError(`${tensor.node.op} has more values than its result`);
     if (value.made !== undefined && value.extent === extent && !others.includes(value)) return value;
     const copy: Register = { extent, made: { op: 'copy', operands: [value] } };
     this.made.set(`copy ${this.made.size}`, copy);

@@ -1,22 +1,9 @@
-import { type Extent, extents } from './space.ts';
+import { type Extent, elementwiseOps, extents } from './space.ts';
 
 /** Instructions of the fused operator; the order is that of `native/tile.h`. */
-export const opcodes = [
+const opcodes = [
   'copy',
-  'neg',
-  'abs',
-  'exp',
-  'sqrt',
-  'tanh',
-  'sigmoid',
-  'gelu',
-  'silu',
-  'add',
-  'sub',
-  'mul',
-  'div',
-  'maximum',
-  'minimum',
+  ...elementwiseOps,
   'multiplyAdd',
   'multiplySubtract',
   'subtractProduct',
@@ -65,7 +52,11 @@ export function numberRegisters(
     }
   }
   for (const result of results) places.set(result, sizes.push(result.extent) - 1);
-  const placeOf = (register: Register | undefined) => (register && places.get(register)) ?? 0;
+  const placeOf = (register: Register | undefined): number => {
+    const place = register && places.get(register);
+    if (place === undefined) throw new TypeError('an operand of an instruction has no register');
+    return place;
+  };
   return {
     registers: sizes,
     code: code.flatMap((register) => {

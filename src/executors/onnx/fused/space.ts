@@ -21,7 +21,8 @@ export interface Access {
   readonly modulus: number;
 }
 
-const elementwise: ReadonlySet<Op> = new Set<Op>([
+/** Elementwise operations that have an instruction each; the order is that of `native/tile.h`. */
+export const elementwiseOps = [
   'neg',
   'abs',
   'exp',
@@ -36,7 +37,9 @@ const elementwise: ReadonlySet<Op> = new Set<Op>([
   'div',
   'maximum',
   'minimum',
-]);
+] as const satisfies readonly Op[];
+
+const elementwise: ReadonlySet<Op> = new Set<Op>(elementwiseOps);
 
 /** Whether two spaces are one. */
 export function sameSpace(a: Space | undefined, b: Space | undefined): boolean {
@@ -142,7 +145,11 @@ function inheritedSpace(node: Node, spaces: ReadonlyMap<Node, Space>): Space | u
 
 /** Whether each operand can be read row by row. */
 function fits(node: Node, space: Space, spaces: ReadonlyMap<Node, Space>): boolean {
-  if (node.op === 'sum' || node.op === 'max') return true;
+  if (node.op === 'sum' || node.op === 'max' || node.op === 'layerNorm' || node.op === 'rmsNorm') {
+    // Rows of one element may stand in a space of wider ones: they are not what is summed there.
+    const [{ shape }] = node.operands;
+    return shape.at(-1) === space.width && accessOf(shape, shape, space) !== undefined;
+  }
   if (node.op === 'reshape') {
     const [{ shape, node: from }] = node.operands;
     // Rows stay rows: only what stands before them changes.
