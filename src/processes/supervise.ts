@@ -79,7 +79,11 @@ export async function supervise({ args, count, signal, patience }: Supervision):
       Promise.all(members.map(({ ended }) => ended)),
       sleep(endTime, undefined, { ref: false }),
     ]);
-    for (const { child } of members) child.unref();
+    for (const { child } of members) {
+      child.unref();
+      child.channel?.unref();
+      child.stderr?.destroy();
+    }
   }
 }
 

@@ -6,7 +6,7 @@ import { resultsOfTail, type Tail } from './tails.ts';
  * One CUDA kernel with all shapes baked in. Its parameters are pointers: those of the inputs, then of the outputs.
  *
  * **Layout.** Every tensor is dense, row-major, in the dtype that it is stored in: f32 `float`, f16 and bf16 two bytes, i32 `int`, bool
- * one byte, 0 or 1. Pointers are aligned to 256 bytes. A tensor without elements has an address that must not be read.
+ * one byte, 0 or 1, f8e4m3 one byte. Pointers are aligned to 256 bytes. A tensor without elements has an address that must not be read.
  * **Headers.** None: NVRTC compiles without include paths, so 16-bit floats are converted with inline PTX.
  * **Aliasing.** An output never overlaps an input except for the pairs in `inPlace`; those two parameters must then not
  * be declared `__restrict__`.
@@ -14,7 +14,7 @@ import { resultsOfTail, type Tail } from './tails.ts';
 export interface Kernel {
   /** Name of the function. Two kernels of one name have one source, so it contains a hash of what differs. */
   readonly name: string;
-  /** The `extern "C" __global__` function alone. Helpers come from `prelude` (kernels/prelude.ts), which is compiled before it. */
+  /** The `extern "C" __global__` function alone. Helpers come from `prelude` (plain/prelude.ts), which is compiled before it. */
   readonly source: string;
   readonly grid: readonly [x: number, y: number, z: number];
   readonly block: readonly [x: number, y: number, z: number];

@@ -19,7 +19,7 @@ export type ProgramStage =
  */
 export const defaultBucketBytes = 32 << 20;
 
-/** Buckets of tensors to be scattered that may be under way at the same time. */
+/** How many buckets may have started after one that is not waited for yet, where there are tensors to be scattered. */
 const mostUnderWay = 4;
 
 /** Which collectives start together, and in which order: their numbers in the order of the graph. */

@@ -42,7 +42,7 @@ const smallest = 1e-33;
  *   at 14 bits, and over 32,768 keys of values around 1 results came out at 0.7. q and k are not scaled: what matters of them is the absolute error of their scores, and values below the smallest step of f8e4m3 make
  *   none that counts. Beyond 448 they saturate.
  *
- * A value that is not finite makes its row (of v: all) NaN. A graph with gradients in it is left as it is.
+ * A value that is not finite makes its row NaN, of v those that attend to it or all. A graph with gradients in it is left as it is.
  * @param quantises which products; of a matmul, the second operand is w [N, K]; of attention, nothing reads the log-sums,
  * which it can ask for.
  */
@@ -117,7 +117,9 @@ class Scaling {
 
   private scaled(x: Tensor): Scaled {
     const whole = this.wholes.get(reshaped(x));
-    if (whole !== undefined && x.rank === 3) return { ...whole, values: whole.values.reshape(x.shape) };
+    const [batch, , width] = whole?.offset?.shape ?? [];
+    if (whole !== undefined && x.rank === 3 && x.shape[0] === batch && x.shape[2] === width)
+      return { ...whole, values: whole.values.reshape(x.shape) };
     const known = this.rows.get(x) ?? scaledByRow(x);
     this.rows.set(x, known);
     return known;

@@ -65,8 +65,8 @@ function biasOf(sum: NodeOf<'add'>, product: NodeOf<'matmul'>): Tensor | undefin
   return isVector && isWhole && isGiven(bias.node) ? bias : undefined;
 }
 
-/** Whether a tensor is an input of the graph under another shape or in another storage. */
-function isGiven(node: Node): boolean {
+/** Whether a node gives an input of the graph, as it is or under another shape or in another dtype. */
+export function isGiven(node: Node): boolean {
   if (node.op === 'reshape' || node.op === 'cast') return isGiven(node.operands[0].node);
   return node.op === 'input';
 }

@@ -23,19 +23,28 @@ export interface Walks {
  */
 export function keptValues({ space, level, isComputed, wanted }: Walks): readonly (readonly Node[])[] {
   const below = (tensor: Tensor): readonly Tensor[] => (isComputed(tensor) ? operandsOf(tensor.node) : []);
-  const isCostly = (tensor: Tensor): boolean =>
-    isComputed(tensor) && (costly.includes(tensor.node.op) || below(tensor).some(isCostly));
+  const known = new Map<Node, boolean>();
+  const isCostly = (tensor: Tensor): boolean => {
+    const { node } = tensor;
+    const is =
+      known.get(node) ?? (isComputed(tensor) && (costly.includes(node.op) || below(tensor).some(isCostly)));
+    known.set(node, is);
+    return is;
+  };
   const isWide = ({ shape }: Tensor) => elementCount(shape) === space.rows * space.length;
   const computed = wanted.map((tensors) => reached(tensors, below));
   const kept = wanted.map(() => new Set<Node>());
-  const keepOf = (tensor: Tensor, walk: number): void => {
+  const keepOf = (tensor: Tensor, walk: number, seen: Set<Node>): void => {
+    if (seen.has(tensor.node)) return;
+    seen.add(tensor.node);
     const first = level(tensor);
     if (first < walk && isWide(tensor) && isCostly(tensor) && computed[first]?.has(tensor.node))
       kept[first]?.add(tensor.node);
-    else for (const operand of below(tensor)) keepOf(operand, walk);
+    else for (const operand of below(tensor)) keepOf(operand, walk, seen);
   };
   wanted.forEach((tensors, walk) => {
-    for (const tensor of tensors) keepOf(tensor, walk);
+    const seen = new Set<Node>();
+    for (const tensor of tensors) keepOf(tensor, walk, seen);
   });
   return kept.map((nodes) => [...nodes]);
 }

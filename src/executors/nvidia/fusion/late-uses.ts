@@ -76,12 +76,17 @@ function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
 
 /** The tensors in memory that a node's result is computed from; undefined when it is not element by element. */
 function sourcesOf(node: Node, isComputed: (tensor: Tensor) => boolean): readonly Tensor[] | undefined {
-  if (moved.includes(node.op)) return undefined;
-  const sources = operandsOf(node).map((operand) => {
-    const whole = reshaped(operand);
-    return isComputed(whole) ? sourcesOf(whole.node, isComputed) : [whole];
-  });
-  return sources.every((own) => own !== undefined) ? sources.flat() : undefined;
+  const sources = new Map<string, Tensor>();
+  const seen = new Set([node]);
+  for (const inner of seen) {
+    if (moved.includes(inner.op)) return undefined;
+    for (const operand of operandsOf(inner)) {
+      const whole = reshaped(operand);
+      if (isComputed(whole)) seen.add(whole.node);
+      else sources.set(`${whole.node.id}.${whole.index}`, whole);
+    }
+  }
+  return [...sources.values()];
 }
 
 /** Operations whose elements are computed from elements at other places: no kernel makes them on the way. */

@@ -1,6 +1,7 @@
 import { at, elementCount } from '../../../tensor/shape.ts';
 import type { Node, NodeOf, Tensor } from '../../../tensor/tensor.ts';
 import { resultsOf } from '../../../tensor/tensor.ts';
+import { isGiven } from '../tails.ts';
 
 /**
  * Rows, and keys of attention, from which on a product gains from f8e4m3: with fewer, scaling its weights takes as long as
@@ -36,15 +37,8 @@ function isLargeLinear({
   operands: [x, w],
   attributes: { transposeA, transposeB },
 }: NodeOf<'matmul'>): boolean {
-  if (transposeA || !transposeB || w.rank !== 2 || x.dtype !== 'f32' || !isGiven(w)) return false;
+  if (transposeA || !transposeB || w.rank !== 2 || x.dtype !== 'f32' || !isGiven(w.node)) return false;
   const [outputs, inputs] = [at(w.shape, 0), at(w.shape, 1)];
   const isWide = [outputs, inputs].every((size) => size >= narrowest && size % lineElements === 0);
   return isWide && elementCount(x.shape) >= fewestRows * inputs;
-}
-
-/** Whether a tensor is a graph input, as it is or in another dtype or shape. */
-function isGiven(tensor: Tensor): boolean {
-  let { node } = tensor;
-  while (node.op === 'cast' || node.op === 'reshape') node = node.operands[0].node;
-  return node.op === 'input';
 }
