@@ -1,5 +1,5 @@
 import { concat, matmul } from '../tensor/functions.ts';
-import { at, expectShape } from '../tensor/shape.ts';
+import { at, elementCount, expectShape } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import { entries, leaves, type TreeOf, withLeaves } from '../tensor/tree.ts';
 import { type AdamResult, type AdamSettings, type AdamState, type AdamStep, adamW } from './optimizer.ts';
@@ -37,10 +37,11 @@ export function orthogonalized(x: Tensor): Tensor {
 }
 
 /**
- * One step in which matrices of repeated blocks are moved by Muon (Jordan et al. 2024), scaled to the size of AdamW's
- * steps so that one learning rate serves both (Liu et al. 2025, Moonlight, eq. 4), and everything else by {@link adamW}:
- * embeddings, first and last layers, kernels, vectors. Queries, keys and values count as three matrices. Muon has no
- * use for the mean of squares, which stays what it was, nor for `settings.maxNorm`: its steps have one size.
+ * One step in which matrices and kernels of repeated blocks, and those that lead from one resolution to the next, are moved by
+ * Muon (Jordan et al. 2024), scaled to the size of AdamW's steps so that one learning rate serves both (Liu et al. 2025,
+ * Moonlight, eq. 4), and everything else by {@link adamW}: embeddings, first and last layers, vectors. Queries, keys
+ * and values count as three matrices, a kernel as one, of its outputs by everything that each of them sees. Muon has no use for
+ * the mean of squares, which stays what it was, nor for `settings.maxNorm`: its steps have one size.
  *
  * Matrices of one size are moved together, in one batched product for all of them.
  */
@@ -97,8 +98,7 @@ function moveTogether(
     const ahead = at(means, i)
       .mul(momentum)
       .add(gradient.mul(1 - momentum)); // Nesterov's
-    const [rows = 0, columns = 0] = gradient.shape;
-    return ahead.reshape([parts, rows / parts, columns]);
+    return ahead.reshape([parts, ...matrixShape(gradient, parts)]);
   });
   const all = orthogonalized(concat(directions, 0));
   const [, rows = 0, columns = 0] = all.shape;
@@ -111,7 +111,13 @@ function moveTogether(
   });
 }
 
-/** Matrices of repeated blocks, those of one size together. */
+/** Rows and columns of each of the `parts` matrices of a parameter [rows, ..]. */
+function matrixShape({ shape }: Tensor, parts: number): [rows: number, columns: number] {
+  const [rows = 0, ...rest] = shape;
+  return [rows / parts, elementCount(rest)];
+}
+
+/** What Muon moves, matrices of one size together. */
 function hiddenOf<Tree extends object>(
   parameters: Tree,
   gradients: TreeOf<Tree, Tensor>,
@@ -120,10 +126,9 @@ function hiddenOf<Tree extends object>(
   const leaf = (tree: object, index: number) => at(leaves(tree) as Tensor[], index);
   const groups = new Map<string, Hidden[]>();
   for (const [index, [name, parameter]] of (entries(parameters) as [string, Tensor][]).entries()) {
-    if (parameter.rank !== 2 || !/(^|\.)blocks\.\d+\./.test(name)) continue;
+    if (parameter.rank < 2 || !/(^|\.)(blocks\.\d+|down|up)\./.test(name)) continue;
     const parts = name.endsWith('.qkv.weight') ? 3 : 1;
-    const [rows = 0, columns = 0] = parameter.shape;
-    const size = `${rows / parts}x${columns}`;
+    const size = matrixShape(parameter, parts).join('x');
     const own = {
       gradient: leaf(gradients, index),
       mean: leaf(state.mean, index),

@@ -61,7 +61,7 @@ export interface WorldsData {
 
 /** The learning rate's course and the optimizer's settings: see `optimizer.ts` and `muon.ts`. */
 export interface OptimizerRecipe extends Required<AdamSettings> {
-  /** What moves matrices of repeated blocks; AdamW moves everything else. With Muon `maxNorm` does not bear on them. */
+  /** What moves matrices and kernels of blocks; AdamW moves everything else. With Muon `maxNorm` does not bear on them. */
   readonly method: 'adamw' | 'muon';
   readonly rate: number;
   readonly warmup: number;
@@ -212,7 +212,7 @@ const weight = (description: string) => number({ min: 0 }, description);
 const optimizer: Schema<OptimizerRecipe> = object<OptimizerRecipe>(
   {
     method: withDefault(
-      choice(['adamw', 'muon'], 'What moves matrices of repeated blocks; AdamW moves everything else.'),
+      choice(['adamw', 'muon'], 'What moves matrices and kernels of blocks; AdamW moves everything else.'),
       'adamw',
     ),
     rate: number({ above: 0 }, 'Highest learning rate.'),

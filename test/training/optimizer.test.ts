@@ -152,8 +152,12 @@ describe('Muon', () => {
     expect(found.every((value, i) => i % 4 === 0 || value === 0)).toBe(true);
   });
 
-  it('moves matrices of blocks, three of them in a joint projection, and leaves the rest to AdamW', async () => {
-    const tree = { blocks: [{ qkv: { weight: f32(6, 2), bias: f32(6) } }], out: { weight: f32(2, 2) } };
+  it('moves matrices and kernels of blocks, three in a joint projection, and leaves the rest to AdamW', async () => {
+    const tree = {
+      blocks: [{ qkv: { weight: f32(6, 2), bias: f32(6) } }],
+      out: { weight: f32(2, 2) },
+      down: { weight: f32(2, 1, 3, 1) },
+    };
     const step = { rate: f32(), epsilon: f32(), keep: f32(), plainRate: f32() };
     const one = async (optimize: typeof muon) => {
       const executor = new ReferenceExecutor();
@@ -187,14 +191,20 @@ describe('Muon', () => {
       return outputs.map((buffer) => executor.peek(buffer));
     };
     const [found, plain] = [await one(muon), await one(adamW)];
-    // Leaves in order: qkv weight, qkv bias, out weight; then their means and squares.
-    for (const i of [1, 2, 4, 5, 7, 8]) expect(found[i]).toEqual(plain[i]);
-    expect(found[6]).toEqual(new Float64Array(12));
+    // Leaves in order: qkv weight, qkv bias, out weight, down weight; then their means and squares.
+    for (const i of [1, 2, 5, 6, 9, 10]) expect(found[i]).toEqual(plain[i]);
+    expect(found[8]).toEqual(new Float64Array(12));
+    expect(found[11]).toEqual(new Float64Array(6));
     const given = normal(keyFromSeed(1), 12);
     const change = fromFloat32('f32', [3, 2, 2], normal(keyFromSeed(5), 12));
     const expected = await valuesOf(change);
     found[0]!.forEach((value, i) => {
       expect(value).toBeCloseTo(0.9 * given[i]! - 0.01 * 0.2 * Math.SQRT2 * expected[i]!, 6);
+    });
+    const kernel = normal(keyFromSeed(4), 6);
+    const kernelChange = await valuesOf(fromFloat32('f32', [1, 2, 3], normal(keyFromSeed(8), 6)));
+    found[3]!.forEach((value, i) => {
+      expect(value).toBeCloseTo(0.9 * kernel[i]! - 0.01 * 0.2 * Math.sqrt(3) * kernelChange[i]!, 6);
     });
   });
 
