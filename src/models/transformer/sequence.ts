@@ -29,6 +29,8 @@ export interface SequenceSample {
   readonly text: Uint8Array;
   /** Patches along each axis. */
   readonly grid: TimeHeightWidth;
+  /** Indices of those of the grid's tokens that the sequence has, ascending. Default: all. */
+  readonly tokens?: Int32Array | undefined;
 }
 
 /** Where everything of packed rows is. Rows hold S = text + video tokens. */
@@ -85,13 +87,29 @@ export function videoTokensOf([time, height, width]: TimeHeightWidth): number {
 }
 
 /**
+ * Copies the values of some tokens to `out`, one after the other from `offset` on.
+ * @param values of all tokens, [tokens, width].
+ */
+export function pickTokens<Values extends Float32Array | Uint16Array>(
+  values: Values,
+  width: number,
+  tokens: Int32Array,
+  out: Values,
+  offset = 0,
+): void {
+  for (const [i, token] of tokens.entries())
+    out.set(values.subarray(token * width, (token + 1) * width), offset + i * width);
+}
+
+/**
  * Lays out rows of samples: the tensors that a compiled transformer takes.
  *
  * Video tokens turn by their patch's [t, h, w], text tokens by [-1 - n, 0, 0] for the n-th token of a caption: text lies
- * before the first frame, at the same distance from it whatever the caption's length.
+ * before the first frame, at the same distance from it whatever the caption's length. Tokens that a sample leaves out
+ * change nothing for those it has: each brings its own position and place.
  *
  * @param rows at most `budget.rows` lists of samples; rows that are left out are padding.
- * @throws GraphError when a row exceeds the budget.
+ * @throws GraphError when a row exceeds the budget, or a sample has a token that is not of its grid.
  */
 export function layoutSequence(
   config: TransformerConfig,
@@ -189,16 +207,17 @@ function layoutRow(
       out.order.push(firstVideo + token);
     }
   };
-  for (const { text, grid } of samples) {
+  for (const sample of samples) {
+    const { text } = sample;
     const words = text.length / bytesPerToken;
     addText(words);
     out.turns.push(first(textTurns(config.headSize, textTokens), words, config.headSize));
     for (const byte of text) out.bytes.push(byte);
     const ownBytes = byteTurns(config.text.headSize, bytesPerToken * textTokens);
     out.byteTurns.push(first(ownBytes, text.length, config.text.headSize));
-    addVideo(videoTokensOf(grid));
-    out.turns.push(videoTurns(config.headSize, ...grid));
-    out.places.push(placesOf(...grid));
+    addVideo(tokensIn(sample));
+    out.turns.push(turnsOf(sample, config.headSize));
+    out.places.push(chosen(sample, placeFeatures, placesOf(...sample.grid)));
     out.byteSegments.push(out.bytes.length);
     out.segments.push(out.order.length);
   }
@@ -216,7 +235,7 @@ function layoutRow(
 
 function checkRow(budget: SequenceBudget, row: number, samples: readonly SequenceSample[]): void {
   const text = samples.reduce((sum, sample) => sum + sample.text.length / bytesPerToken, 0);
-  const video = samples.reduce((sum, { grid }) => sum + videoTokensOf(grid), 0);
+  const video = samples.reduce((sum, sample) => sum + tokensIn(sample), 0);
   if (
     text > budget.textTokens ||
     video > budget.videoTokens ||
@@ -228,6 +247,29 @@ function checkRow(budget: SequenceBudget, row: number, samples: readonly Sequenc
         `${budget.segments} samples of ${budget.textTokens} and ${budget.videoTokens}`,
     );
   }
+  for (const { grid, tokens } of samples) {
+    const outside = tokens?.find((token) => token < 0 || token >= videoTokensOf(grid));
+    if (outside !== undefined)
+      throw new GraphError(`sequence row ${row}: token ${outside} is not of a grid of ${grid.join('x')}`);
+  }
+}
+
+/** Video tokens that a sample has in the sequence. */
+function tokensIn({ grid, tokens }: SequenceSample): number {
+  return tokens?.length ?? videoTokensOf(grid);
+}
+
+function turnsOf(sample: SequenceSample, headSize: number): TokenTurns {
+  const { cos, sin } = videoTurns(headSize, ...sample.grid);
+  return { cos: chosen(sample, headSize / 2, cos), sin: chosen(sample, headSize / 2, sin) };
+}
+
+/** Of values [tokens, width] of the whole grid, those of the tokens that a sample has. */
+function chosen({ tokens }: SequenceSample, width: number, values: Float32Array): Float32Array {
+  if (tokens === undefined) return values;
+  const out = new Float32Array(tokens.length * width);
+  pickTokens(values, width, tokens, out);
+  return out;
 }
 
 /** The first `count` of some tokens' turns. */
