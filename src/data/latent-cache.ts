@@ -49,6 +49,7 @@ export class LatentCache implements AsyncDisposable {
   readonly digest: string;
   readonly #shards: readonly SafetensorsFile[];
   readonly #captions: readonly CachedCaptions[];
+  #covered: readonly Uint8Array[] = [];
 
   private constructor(
     { header, autoencoderFile }: StoredHeader,
@@ -130,6 +131,25 @@ export class LatentCache implements AsyncDisposable {
   async coverage(index: number): Promise<HostTensor<'f32'>> {
     const stored = await this.#shardOf(index).read(coverageNameOf(index));
     return fromFloat32('f32', stored.shape, toFloat32(stored));
+  }
+
+  /**
+   * Reads for all clips which positions objects cover, a byte each, for {@link covered}: see {@link hasCoverage}. Takes some
+   * seconds for 100,000 clips.
+   */
+  async loadCovered(): Promise<void> {
+    const covered: Uint8Array[] = [];
+    for (let first = 0; first < this.header.clips; first += clipsPerShard) {
+      const count = Math.min(clipsPerShard, this.header.clips - first);
+      const shard = await Promise.all(Array.from({ length: count }, (_, i) => this.coverage(first + i)));
+      covered.push(...shard.map(({ data }) => Uint8Array.from(data, (share) => (share > 0 ? 1 : 0))));
+    }
+    this.#covered = covered;
+  }
+
+  /** Of each latent position of clip `index`, in the order of [T', H', W'], 1 where objects cover any of it, else 0. */
+  covered(index: number): Uint8Array {
+    return at(this.#covered, index);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -33,14 +33,15 @@ export function unshiftTimestep(t: number, shift: number): number {
  * shifted too (SD3, section 3.1, logit-normal with mean 0 and deviation 1).
  *
  * @param positions latent positions of the sample.
+ * @param factor on the shift. Default 1; more gives more timesteps of high noise.
  * @returns above 0, below 1.
  */
-export function drawTimestep(key: Key, positions: number): number {
+export function drawTimestep(key: Key, positions: number, factor = 1): number {
   const [choice, even] = uniform(fold(key, 'timestep'), 2);
   const logit = at(normal(fold(key, 'logit'), 1), 0);
   const t =
     (choice ?? 1) < uniformShare ? ((even ?? 0) * 2 ** 24 + 0.5) / 2 ** 24 : 1 / (1 + Math.exp(-logit));
-  return shiftTimestep(t, timestepShift(positions));
+  return shiftTimestep(t, factor * timestepShift(positions));
 }
 
 /**

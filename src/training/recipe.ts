@@ -124,6 +124,18 @@ export interface CaptionMix {
   readonly none: number;
 }
 
+/** Training on some of the tokens of each clip. */
+export interface KeptTokens {
+  /**
+   * Share of a clip's tokens without objects that are kept, above 0: so many, rounded, but at least one; all tokens with
+   * objects are. Which, is drawn anew each time a clip is seen. A token that is kept counts in the loss as it does
+   * otherwise, not for those left out too: objects weigh the more, the fewer are kept beside them.
+   */
+  readonly background: number;
+  /** Share of the steps for which that holds; those after it see whole clips, as sampling does. */
+  readonly until: number;
+}
+
 /** How to train a transformer. */
 export interface TransformerRecipe extends CommonRecipe {
   readonly model: 'transformer';
@@ -136,6 +148,16 @@ export interface TransformerRecipe extends CommonRecipe {
    * or more, else in proportion. Objects are few tokens, and what is hard to learn of worlds is in them. Default 0.
    */
   readonly objects: number;
+  /**
+   * Which tokens training sees. Default: all. Clips are smaller then, so that more of them fill a row: they need text
+   * tokens and segments of the budget.
+   */
+  readonly kept: KeptTokens | undefined;
+  /**
+   * Factor on how far timesteps are shifted toward noise for a clip's size, whether or not all its tokens are kept.
+   * Sampling shifts as before. Default 1.
+   */
+  readonly timestepShift: number;
 }
 
 /** Either recipe. */
@@ -306,6 +328,22 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
       ),
       0,
     ),
+    kept: optional(
+      object<KeptTokens>(
+        {
+          background: number(
+            { above: 0, max: 1 },
+            "Share of a clip's tokens without objects that are kept; all with objects are.",
+          ),
+          until: share('Share of the steps for which that holds; those after it see whole clips.'),
+        },
+        'Training on some of the tokens of each clip; default all.',
+      ),
+    ),
+    timestepShift: withDefault(
+      number({ above: 0 }, "Factor on timesteps' shift toward noise; sampling shifts as before."),
+      1,
+    ),
   },
   'How zoetrope train transformer trains.',
 );
@@ -348,6 +386,8 @@ export function scheduleOf({ optimizer: { rate, warmup, floor }, steps }: Common
 const added: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ['method', 'adamw'],
   ['objects', 0],
+  ['kept', undefined],
+  ['timestepShift', 1],
 ]);
 
 /**

@@ -5,6 +5,7 @@ import type { TransformerRecipe } from './recipe.ts';
 
 /** A latent cache that fits a recipe. */
 export interface TransformerData extends AsyncDisposable {
+  /** Knows which positions are covered where the recipe leaves tokens out: see `LatentCache.covered`. */
   readonly cache: LatentCache;
   readonly latent: LatentSpec;
 }
@@ -15,7 +16,7 @@ export interface TransformerData extends AsyncDisposable {
  */
 export async function openTransformerData(
   folder: string,
-  { data, objects }: TransformerRecipe,
+  { data, objects, kept }: TransformerRecipe,
 ): Promise<TransformerData> {
   const cache = await LatentCache.open(folder);
   const refuse = async (problem: string): Promise<never> => {
@@ -24,10 +25,11 @@ export async function openTransformerData(
   };
   if (JSON.stringify(cache.header.source) !== JSON.stringify(data))
     await refuse("holds latents of other clips than the recipe's data; make them with its recipe");
-  if (objects > 0 && !cache.hasCoverage)
+  if ((objects > 0 || kept !== undefined) && !cache.hasCoverage)
     await refuse(
-      "does not say where objects are, which the recipe's objects needs; remove it and make it anew",
+      `does not say where objects are, which the recipe's ${objects > 0 ? 'objects' : 'kept'} needs; remove it and make it anew`,
     );
+  if (kept !== undefined) await cache.loadCovered();
   return {
     cache,
     latent: cache.header.latent as LatentSpec,

@@ -13,11 +13,13 @@ import {
   type TransformerConfig,
   transformerPresets,
 } from '../models/transformer/config.ts';
-import { gridOf, packTokens, patchify, patchifyInto } from '../models/transformer/patches.ts';
+import { gridOf, packTokens, patchifyInto } from '../models/transformer/patches.ts';
 import {
   layoutSequence,
+  pickTokens,
   type Sequence,
   type SequenceBudget,
+  type SequenceSample,
   sequenceTypes,
   videoTokensOf,
 } from '../models/transformer/sequence.ts';
@@ -28,9 +30,10 @@ import { fromFloat32, type HostTensor, hostTensor } from '../tensor/host-tensor.
 import { at, elementCount, type Shape, type TensorType } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Batch, BatchMaker, BatchPlan, BatchPlanner } from './batch.ts';
+import { countObjectTokens, drawKeptTokens, keptCount, objectShares } from './object-tokens.ts';
 import { packFirstFit } from './packing.ts';
 import { presetOf } from './preset.ts';
-import type { CaptionMix, TransformerRecipe } from './recipe.ts';
+import type { CaptionMix, KeptTokens, TransformerRecipe } from './recipe.ts';
 import type { TrainingModel } from './step.ts';
 import { variantName } from './world-clips.ts';
 
@@ -99,6 +102,7 @@ export function transformerTraining(config: TransformerConfig): TrainingModel {
 /**
  * Packs clips of a cache in an order that is drawn anew for each epoch. A planned clip is `[row, clip, level, position]`;
  * its position in the endless order names its draws.
+ * @param cache one that `openTransformerData` opened for the recipe.
  */
 export function transformerPlanner(
   config: TransformerConfig,
@@ -117,17 +121,28 @@ export function transformerPlanner(
       order = { epoch, of: permutation(fold(fold(key, 'clip order'), epoch), clips) };
     return order.of[position % clips] ?? 0;
   };
-  const itemAt = (position: number) => {
+  const counted = new Map<number, number>();
+  const objectTokens = (clip: number): number => {
+    const known = counted.get(clip);
+    if (known !== undefined) return known;
+    const covered = Float32Array.from(cache.covered(clip));
+    const count = countObjectTokens(objectShares(config, cache.shape(clip).slice(0, 3), covered));
+    counted.set(clip, count);
+    return count;
+  };
+  const itemAt = (position: number, kept: KeptTokens | undefined) => {
     const clip = clipAt(position);
     const level = drawLevel(mix, fold(captionKey, position));
     const text = captionTokens(captionOf(cache.captions(clip), level), budget.textTokens);
-    const video = videoTokensOf(gridOfShape(config, cache.shape(clip)));
+    const tokens = videoTokensOf(gridOfShape(config, cache.shape(clip)));
+    const video = kept === undefined ? tokens : keptCount(tokens, objectTokens(clip), kept.background);
     return { clip, level, text, video };
   };
   return {
     variants: new Map([[packed, batchTypes(config, budget)]]),
     plan: (step, position) => {
-      const rows = packFirstFit(budget, (i) => itemAt(position + i));
+      const kept = keptAt(recipe, step);
+      const rows = packFirstFit(budget, (i) => itemAt(position + i, kept));
       const planned = rows.map(({ row, item: { clip, level } }, i) => [row, clip, level, position + i]);
       return {
         plan: { step, number: step, variant: packed, clips: planned },
@@ -137,7 +152,7 @@ export function transformerPlanner(
   };
 }
 
-/** Reads the planned clips, draws their timesteps, known frames and noise, and lays them out. */
+/** Reads the planned clips, draws their timesteps, known frames, kept tokens and noise, and lays them out. */
 export function transformerBatchMaker(
   config: TransformerConfig,
   recipe: TransformerRecipe,
@@ -147,8 +162,9 @@ export function transformerBatchMaker(
   const key = keyFromSeed(recipe.seed);
   const [clipKey, noiseKey] = [fold(key, 'clip'), fold(key, 'noise')];
   return async (plan) => {
+    const settings = { recipe, kept: keptAt(recipe, plan.step), budget };
     const samples = await Promise.all(
-      plan.clips.map((clip) => openSample(config, recipe, budget, cache, clip, clipKey)),
+      plan.clips.map((clip) => openSample(config, settings, cache, clip, clipKey)),
     );
     return assemble(config, budget, plan, samples, fold(noiseKey, plan.number));
   };
@@ -160,22 +176,26 @@ export function videoTokens(types: object): number {
 }
 
 /** A clip as it goes into a batch. */
-interface Sample {
+interface Sample extends SequenceSample {
   readonly row: number;
-  readonly text: Uint8Array;
-  readonly grid: TimeHeightWidth;
-  /** f16 [T', H', W', C]. */
+  /** f16 [T', H', W', C]: all of it, whatever tokens are kept. */
   readonly latents: HostTensor<'f16'>;
-  /** Of each token; 0 where it is known. */
+  /** Of each token that is kept; 0 where it is known. */
   readonly timesteps: Float32Array;
-  /** Of each token in the loss; 0 where it is known. */
+  /** Of each token that is kept, in the loss; 0 where it is known. */
   readonly weights: Float32Array;
+}
+
+/** What a step's samples have in common. */
+interface Settings {
+  readonly recipe: TransformerRecipe;
+  readonly kept: KeptTokens | undefined;
+  readonly budget: SequenceBudget;
 }
 
 async function openSample(
   config: TransformerConfig,
-  { known, objects }: TransformerRecipe,
-  { textTokens }: SequenceBudget,
+  { recipe: { known, objects, timestepShift }, kept, budget }: Settings,
   cache: LatentCache,
   [row = 0, clip = 0, level = 0, position = 0]: readonly number[],
   key: Key,
@@ -183,37 +203,39 @@ async function openSample(
   const latents = await cache.read(clip);
   const grid = gridOfShape(config, latents.shape);
   const own = fold(key, position);
-  const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)));
+  const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)), timestepShift);
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
+  const shares = objects > 0 || kept !== undefined ? await sharesOf(config, cache, clip) : undefined;
+  const tokens = shares && kept && drawKeptTokens(fold(own, 'kept'), shares, kept.background);
   const inFrame = grid[1] * grid[2];
   const timesteps = new Float32Array(videoTokensOf(grid));
-  const shares = objects > 0 ? objectShares(config, await cache.coverage(clip)) : undefined;
   for (const [frame, known] of isKnown.entries())
     timesteps.fill(known ? 0 : timestep, frame * inFrame, (frame + 1) * inFrame);
+  const weights = timesteps.map((t, token) => (t === 0 ? 0 : 1 + objects * (shares?.[token] ?? 0)));
   return {
     row,
-    text: captionBytes(captionOf(cache.captions(clip), level), textTokens),
+    text: captionBytes(captionOf(cache.captions(clip), level), budget.textTokens),
     grid,
+    tokens,
     latents,
-    timesteps,
-    weights: timesteps.map((t, token) => (t === 0 ? 0 : 1 + objects * (shares?.[token] ?? 0))),
+    timesteps: ofTokens(tokens, timesteps),
+    weights: ofTokens(tokens, weights),
   };
 }
 
-/** Share of a token from which on it counts as one that shows nothing but objects: few are covered to the border. */
-const filledShare = 0.25;
+/** Of the values of all tokens those of some. @param tokens default: all. */
+function ofTokens(tokens: Int32Array | undefined, values: Float32Array): Float32Array {
+  return tokens === undefined ? values : Float32Array.from(tokens, (token) => at(values, token));
+}
 
-/**
- * How much each token of a clip counts as one that shows objects, 0 to 1.
- * @param coverage of its latent positions, [T', H', W'].
- */
-function objectShares(config: TransformerConfig, { shape, data }: HostTensor<'f32'>): Float32Array {
-  const patches = patchify(config, fromFloat32('f32', [...shape, 1], data));
-  const size = elementCount(config.patch);
-  return Float32Array.from({ length: patches.length / size }, (_, token) => {
-    const share = patches.subarray(token * size, (token + 1) * size).reduce((sum, value) => sum + value, 0);
-    return Math.min(1, share / size / filledShare);
-  });
+async function sharesOf(config: TransformerConfig, cache: LatentCache, clip: number): Promise<Float32Array> {
+  const { shape, data } = await cache.coverage(clip);
+  return objectShares(config, shape, data);
+}
+
+/** What of each clip a step keeps; undefined where it sees whole clips. @param step counted from 1. */
+function keptAt({ kept, steps }: TransformerRecipe, step: number): KeptTokens | undefined {
+  return kept !== undefined && step <= Math.round(kept.until * steps) ? kept : undefined;
 }
 
 function assemble(
@@ -262,8 +284,13 @@ function packPatches(
   const out = new Uint16Array(count * videoTokens * channels);
   for (const [row, samples] of rows.entries()) {
     let token = row * videoTokens;
-    for (const { latents, timesteps } of samples) {
-      patchifyInto<'f16'>(config, latents, out, token * channels);
+    for (const { latents, timesteps, tokens } of samples) {
+      if (tokens === undefined) patchifyInto<'f16'>(config, latents, out, token * channels);
+      else {
+        const whole = new Uint16Array(latents.data.length);
+        patchifyInto<'f16'>(config, latents, whole, 0);
+        pickTokens(whole, channels, tokens, out, token * channels);
+      }
       token += timesteps.length;
     }
   }

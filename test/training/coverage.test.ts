@@ -160,15 +160,21 @@ describe('tokens that show objects', () => {
   });
 
   it('are not known to caches of before, which serve recipes that do not ask, and are refused to others', async () => {
-    const [plain, asking] = [await recipeOf({}), await recipeOf({ objects })];
+    const plain = await recipeOf({});
+    const kept = { background: 0.5, until: 1 };
     // As when a cache begun before is finished now.
     const path = await writeCache('partly', plain, (clip) => clip === 0);
     await using data = await openTransformerData(path, plain);
     expect(data.cache.hasCoverage).toBe(false);
-    const error = await openTransformerData(path, asking).catch((caught: Error) => caught);
-    expect((error as Error).message).toBe(
-      `${path}: does not say where objects are, which the recipe's objects needs; remove it and make it anew`,
-    );
+    for (const [name, asking] of [
+      ['objects', { ...plain, objects }],
+      ['kept', { ...plain, kept }],
+    ] as const) {
+      const error = await openTransformerData(path, asking).catch((caught: Error) => caught);
+      expect((error as Error).message).toBe(
+        `${path}: does not say where objects are, which the recipe's ${name} needs; remove it and make it anew`,
+      );
+    }
   });
 
   it.each([[[1, 2, 2]], [[1, 1, 1]]] as const)(

@@ -87,6 +87,33 @@ describe('mistakes', () => {
     expect((error as Error).message).not.toContain('\n');
   });
 
+  it.each<[string, object, string]>([
+    [
+      'none of the background',
+      { kept: { background: 0, until: 1 } },
+      'kept.background 0: must be a number of above 0',
+    ],
+    [
+      'more than all',
+      { kept: { background: 1.5, until: 1 } },
+      'kept.background 1.5: must be a number of above 0',
+    ],
+    [
+      'until after the end',
+      { kept: { background: 0.3, until: 8 } },
+      'kept.until 8: must be a number of at least 0',
+    ],
+    ['no end', { kept: { background: 0.3 } }, 'kept.until is missing; give it a value'],
+    ['no shift', { timestepShift: 0 }, 'timestepShift 0: must be a number of above 0'],
+  ])('kept tokens and timesteps, %s: one line', async (_name, changes, message) => {
+    const file = join(folder, 'transformer.json');
+    const plain = JSON.parse(await readFile(join(recipes, 'toy', 'transformer.json'), 'utf8'));
+    await writeFile(file, JSON.stringify({ ...plain, ...changes }));
+    const error = await readTransformerRecipe(file).catch((caught: Error) => caught);
+    expect((error as Error).message).toContain(`${file}: ${message}`);
+    expect((error as Error).message).not.toContain('\n');
+  });
+
   it('names presets and overrides that there are not', async () => {
     const recipe = await readAutoencoderRecipe(join(recipes, 'toy', 'autoencoder.json'));
     expect(() => autoencoderConfigOf({ ...recipe, preset: 'giant' }, 'f')).toThrow(
@@ -114,9 +141,17 @@ describe('mistakes', () => {
     expect(recipeDigest(second)).toBe('cb7d9a325a554c9f');
     const weighted = { ...second, objects: 2 };
     const moved = { ...second, optimizer: { ...second.optimizer, method: 'muon' } } as const;
-    const digests = [second, weighted, { ...second, objects: 3 }, moved, { ...moved, objects: 2 }].map(
-      recipeDigest,
-    );
+    const kept = { background: 0.3, until: 0.8 };
+    const digests = [
+      second,
+      weighted,
+      { ...second, objects: 3 },
+      moved,
+      { ...moved, objects: 2 },
+      { ...second, kept },
+      { ...second, kept: { ...kept, until: 0.7 } },
+      { ...second, timestepShift: 2 },
+    ].map(recipeDigest);
     expect(new Set(digests).size).toBe(digests.length);
   });
 });
