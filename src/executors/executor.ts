@@ -142,13 +142,14 @@ export function checkInputs({ graph, donated }: Executable, inputs: readonly Dev
   }
   graph.inputs.forEach((expected, index) => {
     const found = inputs[index];
-    const name = inputName(graph, index);
     if (found === undefined || found.disposed) {
-      throw new ExecutorError(`${graph.name}: input ${name} was disposed; pass a live buffer`);
+      throw new ExecutorError(
+        `${graph.name}: input ${inputName(graph, index)} was disposed; pass a live buffer`,
+      );
     }
     if (found.dtype !== expected.dtype || !sameShape(found.shape, expected.shape)) {
       const [want, got] = [expected, found].map(({ dtype, shape }) => `${dtype}${formatShape(shape)}`);
-      throw new ExecutorError(`${graph.name}: input ${name} must be ${want}, got ${got}`);
+      throw new ExecutorError(`${graph.name}: input ${inputName(graph, index)} must be ${want}, got ${got}`);
     }
   });
   checkDonated(graph, donated, inputs);

@@ -30,7 +30,10 @@ export function rowMajorStrides(shape: Shape): number[] {
 
 /** Whether two shapes have the same sizes in the same order. */
 export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((size, axis) => size === b[axis]);
+  if (a === b) return true;
+  if (a.length !== b.length) return false;
+  for (let axis = 0; axis < a.length; axis++) if (a[axis] !== b[axis]) return false;
+  return true;
 }
 
 /** Size of `shape` at `axis`; a negative axis counts from the end. Throws {@link GraphError} when there is none. */

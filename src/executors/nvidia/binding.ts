@@ -102,6 +102,11 @@ export class Binding {
     }));
   }
 
+  /** The launches of a run as a `CUgraph`, which the caller destroys. */
+  record(): bigint {
+    return this.device.recordGraph(() => this.launchAll());
+  }
+
   /** Frees the graph and the events. */
   dispose(): void {
     this.graph?.dispose();

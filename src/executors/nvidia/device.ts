@@ -169,6 +169,19 @@ export class Device {
    */
   capture(queue: () => void, isForked = false): LaunchGraph {
     const { driver, stream } = this;
+    const graph = this.recordGraph(queue);
+    const out = new NativeMemory(8);
+    const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, isForked ? ownPriorities : 0);
+    driver.cuGraphDestroy(graph);
+    driver.check(status, 'instantiate a graph');
+    // Else its first launch would.
+    driver.check(driver.cuGraphUpload(out.pointer(), stream), 'upload a graph');
+    return new LaunchGraph(this, out.pointer());
+  }
+
+  /** Records what `queue` launches, without running it, as a `CUgraph`, which the caller destroys. */
+  recordGraph(queue: () => void): bigint {
+    const { driver, stream } = this;
     const out = new NativeMemory(8);
     driver.check(driver.cuStreamBeginCapture_v2(stream, captureThreadLocal), 'begin a graph');
     try {
@@ -178,11 +191,7 @@ export class Device {
       throw error;
     }
     driver.check(driver.cuStreamEndCapture(stream, out.bytes), 'end a graph');
-    const graph = out.pointer();
-    const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, isForked ? ownPriorities : 0);
-    driver.cuGraphDestroy(graph);
-    driver.check(status, 'instantiate a graph');
-    return new LaunchGraph(this, out.pointer());
+    return out.pointer();
   }
 
   /** Frees the stream and all memory; nothing of this device may be used afterwards. */

@@ -2,7 +2,7 @@ import type { DType } from '../../tensor/dtype.ts';
 import { makeGraph } from '../../tensor/graph.ts';
 import { bytesOf, fromFloat32, type HostTensor, hostTensor, zeros } from '../../tensor/host-tensor.ts';
 import { inlineCalls } from '../../tensor/rewrite.ts';
-import { at, elementCount, formatType, type Shape, type TensorType } from '../../tensor/shape.ts';
+import { at, elementCount, formatType, type Shape } from '../../tensor/shape.ts';
 import type { Graph, Node } from '../../tensor/tensor.ts';
 import { verify } from '../../tensor/verify.ts';
 import {
@@ -16,10 +16,12 @@ import {
 } from '../executor.ts';
 import type { ProcessGroup } from '../process-group.ts';
 import { Arena } from './arena.ts';
-import { Binding, type Launchers, type StepTime } from './binding.ts';
+import type { StepTime } from './binding.ts';
+import { NvidiaBuffer } from './buffer.ts';
 import { isCollective } from './collectives.ts';
 import { Communicator } from './communicator.ts';
 import { Device } from './device.ts';
+import { NvidiaExecutable } from './executable.ts';
 import type { Kernel, LibraryStage, Partition, TakesTail } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
@@ -169,19 +171,18 @@ export class NvidiaExecutor implements Executor {
   async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
     if (!(executable instanceof NvidiaExecutable) || executable.device !== this.device)
       throw new ExecutorError(`${this.name}: the executable is another executor's`);
-    checkInputs(executable, inputs);
-    const given = inputs.map((buffer) => this.own(buffer));
+    const given = this.accepted(executable, inputs);
     const addresses = given.map(({ address }) => address);
-    const donated = [...executable.donated].map((index) => [index, at(given, index).surrender()] as const);
+    for (const index of executable.donated) at(given, index).surrender();
     try {
       const binding = executable.bind(addresses, this.arena, {
         kernels: this.kernels,
         communicator: this.communicator,
       });
       binding.run();
-      return executable.takeOutputs(binding, new Map(donated));
+      return executable.takeOutputs(binding, addresses);
     } catch (error) {
-      for (const [, address] of donated) this.device.memory.release(address);
+      for (const index of executable.donated) this.device.memory.release(at(addresses, index));
       throw failure(this.name, error);
     }
   }
@@ -195,6 +196,17 @@ export class NvidiaExecutor implements Executor {
     if (times === undefined)
       throw new ExecutorError(`${this.name}: profile of ${executable.graph.name}: run it first`);
     return times;
+  }
+
+  /**
+   * What a run of an executable launches, as a `CUgraph` for benches to look into. Whoever asks for it destroys it.
+   * @throws ExecutorError when it is another executor's or did not run yet.
+   */
+  record(executable: Executable): bigint {
+    const graph = executable instanceof NvidiaExecutable ? executable.record() : undefined;
+    if (graph === undefined)
+      throw new ExecutorError(`${this.name}: record of ${executable.graph.name}: run it first`);
+    return graph;
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -244,140 +256,18 @@ export class NvidiaExecutor implements Executor {
     return address;
   }
 
+  /** Inputs of a run. @throws ExecutorError when one does not fit. */
+  private accepted(executable: NvidiaExecutable, inputs: readonly DeviceBuffer[]): readonly NvidiaBuffer[] {
+    if (executable.fits(inputs)) return inputs;
+    checkInputs(executable, inputs);
+    return inputs.map((buffer) => this.own(buffer));
+  }
+
   private own(buffer: DeviceBuffer): NvidiaBuffer {
     if (!(buffer instanceof NvidiaBuffer) || buffer.device !== this.device)
       throw new ExecutorError(`${this.name}: the buffer is another executor's; download and upload it`);
     if (buffer.disposed) throw new ExecutorError(`${this.name}: ${formatType(buffer)} was disposed`);
     return buffer;
-  }
-}
-
-class NvidiaBuffer implements DeviceBuffer {
-  readonly shape: Shape;
-  readonly dtype: DType;
-  readonly device: Device;
-  readonly address: bigint;
-  disposed = false;
-
-  constructor({ shape, dtype }: TensorType, address: bigint, device: Device) {
-    this.shape = shape;
-    this.dtype = dtype;
-    this.address = address;
-    this.device = device;
-  }
-
-  /** Gives the memory to whoever calls this; the buffer is gone. */
-  surrender(): bigint {
-    this.disposed = true;
-    return this.address;
-  }
-
-  [Symbol.dispose](): void {
-    if (!this.disposed && !this.device.disposed) this.device.memory.release(this.address);
-    this.disposed = true;
-  }
-}
-
-class NvidiaExecutable implements Executable {
-  readonly graph: Graph;
-  readonly donated: ReadonlySet<number>;
-  readonly device: Device;
-  private readonly program: Program;
-  private readonly constants: ReadonlyMap<number, bigint>;
-  /** Memory of inputs that came from different addresses in different runs: they are copied here. */
-  private readonly staged = new Map<number, bigint>();
-  private binding: Binding | undefined;
-  private isDisposed = false;
-
-  constructor(
-    graph: Graph,
-    program: Program,
-    donated: ReadonlySet<number>,
-    constants: ReadonlyMap<number, bigint>,
-    device: Device,
-  ) {
-    this.graph = graph;
-    this.program = program;
-    this.donated = donated;
-    this.constants = constants;
-    this.device = device;
-  }
-
-  /**
-   * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
-   * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
-   *
-   * A program that is shared is never bound anew for what moves in this process alone, because NCCL wants every process
-   * to record a graph when the others do: its inputs have places of their own from the first run on.
-   */
-  bind(addresses: readonly bigint[], arena: Arena, launchers: Launchers): Binding {
-    const known = this.binding;
-    addresses.forEach((address, index) => {
-      if (this.donated.has(index) || this.staged.has(index)) return;
-      const isMoved = known !== undefined && address !== known.inputs[index];
-      if (!isMoved && !isShared(this.program)) return;
-      const bytes = bytesOfType(at(this.program.graph.inputs, index));
-      this.staged.set(index, this.device.memory.allocate(bytes));
-    });
-    const inputs = addresses.map((address, index) => this.staged.get(index) ?? address);
-    const memory = arena.require(this.program.arenaBytes);
-    const isBound =
-      known !== undefined &&
-      known.arena === memory &&
-      inputs.every((address, index) => address === known.inputs[index]);
-    if (!isBound) {
-      known?.dispose();
-      this.binding = new Binding(this.device, launchers, this.program, {
-        inputs,
-        arena: memory,
-        constants: this.constants,
-      });
-    }
-    for (const [index, target] of this.staged)
-      this.device.copy(target, at(addresses, index), bytesOfType(at(this.program.graph.inputs, index)));
-    if (this.binding === undefined) throw new Error('the program is not bound');
-    return this.binding;
-  }
-
-  /** Time of each step; undefined before the first run. */
-  profile(): StepTime[] | undefined {
-    return this.binding?.profile();
-  }
-
-  /** The outputs of the run that was queued last. @param donated memory of the donated inputs, by index. */
-  takeOutputs(binding: Binding, donated: Map<number, bigint>): NvidiaBuffer[] {
-    const { donations, outputs } = this.program;
-    const buffers = new Map<number, NvidiaBuffer>();
-    const taken = new Map(
-      [...donations].map(([input, donation]) => [donation.output, { input, ...donation }]),
-    );
-    outputs.forEach(({ location, bytes }, index) => {
-      if (taken.has(index)) return;
-      const address = this.device.memory.allocate(bytes);
-      this.device.copy(address, binding.addressOf(location), bytes);
-      buffers.set(index, new NvidiaBuffer(at(this.graph.outputs, index), address, this.device));
-    });
-    for (const [index, { input, how }] of taken) {
-      const address = donated.get(input) ?? 0n;
-      const { location, bytes } = at(outputs, index);
-      if (how === 'copy') this.device.copy(address, binding.addressOf(location), bytes);
-      buffers.set(index, new NvidiaBuffer(at(this.graph.outputs, index), address, this.device));
-      donated.delete(input);
-    }
-    for (const address of donated.values()) this.device.memory.release(address);
-    return outputs.map((_, index) => {
-      const buffer = buffers.get(index);
-      if (buffer === undefined) throw new Error(`output ${index} has no memory`);
-      return buffer;
-    });
-  }
-
-  [Symbol.dispose](): void {
-    if (this.isDisposed || this.device.disposed) return;
-    this.isDisposed = true;
-    this.binding?.dispose();
-    for (const address of [...this.staged.values(), ...this.constants.values()])
-      this.device.memory.release(address);
   }
 }
 

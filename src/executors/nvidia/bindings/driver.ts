@@ -54,6 +54,7 @@ const prototypes = {
   cuStreamBeginCapture_v2: ['int', 'pointer', 'int'],
   cuStreamEndCapture: ['int', 'pointer', 'pointer'],
   cuGraphInstantiateWithFlags: ['int', 'pointer', 'pointer', 'int64'],
+  cuGraphUpload: ['int', 'pointer', 'pointer'],
   cuGraphLaunch: ['int', 'pointer', 'pointer'],
   cuGraphExecDestroy: ['int', 'pointer'],
   cuGraphDestroy: ['int', 'pointer'],

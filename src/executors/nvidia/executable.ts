@@ -1,0 +1,174 @@
+import { at, sameShape, type TensorType } from '../../tensor/shape.ts';
+import type { Graph } from '../../tensor/tensor.ts';
+import type { DeviceBuffer, Executable } from '../executor.ts';
+import type { Arena } from './arena.ts';
+import { Binding, type Launchers, type StepTime } from './binding.ts';
+import { NvidiaBuffer } from './buffer.ts';
+import type { Device } from './device.ts';
+import type { Location } from './donation.ts';
+import { bytesOfType, isShared, type Program } from './program.ts';
+
+/** Where an output of a run comes from. */
+interface OutputSource {
+  readonly output: number;
+  readonly type: TensorType;
+  readonly bytes: number;
+  readonly location: Location;
+  /** The donated input whose memory it has; undefined: memory of its own. */
+  readonly input: number | undefined;
+  /** Whether it has to be copied to its memory; otherwise it is made there. */
+  readonly isCopied: boolean;
+}
+
+/**
+ * A compiled graph, bound to addresses when it runs. A training step has thousands of inputs and outputs, so what a run does
+ * for each of them is little: all that can be is decided here, once.
+ */
+export class NvidiaExecutable implements Executable {
+  readonly graph: Graph;
+  readonly donated: ReadonlySet<number>;
+  readonly device: Device;
+  private readonly program: Program;
+  private readonly constants: ReadonlyMap<number, bigint>;
+  private readonly inputTypes: readonly TensorType[];
+  private readonly kept: readonly number[];
+  private readonly sources: readonly OutputSource[];
+  /** Donated inputs that no output takes the memory of. */
+  private readonly released: readonly number[];
+  private readonly isShared: boolean;
+  /** Memory of inputs that came from different addresses in different runs: they are copied here. */
+  private readonly staged = new Map<number, bigint>();
+  private binding: Binding | undefined;
+  private isDisposed = false;
+
+  constructor(
+    graph: Graph,
+    program: Program,
+    donated: ReadonlySet<number>,
+    constants: ReadonlyMap<number, bigint>,
+    device: Device,
+  ) {
+    this.graph = graph;
+    this.program = program;
+    this.donated = donated;
+    this.constants = constants;
+    this.device = device;
+    this.inputTypes = graph.inputs.map(({ shape, dtype }) => ({ shape, dtype }));
+    this.kept = graph.inputs.flatMap((_, index) => (donated.has(index) ? [] : [index]));
+    this.sources = sourcesOf(graph, program, this.inputTypes);
+    const taken = new Set(this.sources.map(({ input }) => input));
+    this.released = [...donated].filter((index) => !taken.has(index));
+    this.isShared = isShared(program);
+  }
+
+  /** Whether inputs are what a run takes; if not, `checkInputs` says why. */
+  fits(inputs: readonly DeviceBuffer[]): inputs is readonly NvidiaBuffer[] {
+    if (inputs.length !== this.inputTypes.length) return false;
+    for (let index = 0; index < inputs.length; index++) {
+      const [found, expected] = [at(inputs, index), at(this.inputTypes, index)];
+      if (!(found instanceof NvidiaBuffer) || found.device !== this.device || found.disposed) return false;
+      if (found.dtype !== expected.dtype || !sameShape(found.shape, expected.shape)) return false;
+    }
+    const given = inputs as readonly NvidiaBuffer[];
+    const run = {};
+    for (const index of this.donated) {
+      const buffer = at(given, index);
+      if (buffer.donatedTo === run) return false;
+      buffer.donatedTo = run;
+    }
+    for (const index of this.kept) if (at(given, index).donatedTo === run) return false;
+    return true;
+  }
+
+  /**
+   * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
+   * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
+   *
+   * A program that is shared is never bound anew for what moves in this process alone, because NCCL wants every process
+   * to record a graph when the others do: its inputs have places of their own from the first run on.
+   */
+  bind(addresses: readonly bigint[], arena: Arena, launchers: Launchers): Binding {
+    const known = this.binding;
+    for (const index of this.kept) {
+      if (this.staged.has(index)) continue;
+      const isMoved = known !== undefined && addresses[index] !== known.inputs[index];
+      if (isMoved || this.isShared)
+        this.staged.set(index, this.device.memory.allocate(this.inputBytes(index)));
+    }
+    const inputs = [...addresses];
+    for (const [index, address] of this.staged) inputs[index] = address;
+    const memory = arena.require(this.program.arenaBytes);
+    const isBound = known?.arena === memory && sameAddresses(inputs, known.inputs);
+    const binding = isBound ? known : this.boundAnew(launchers, inputs, memory);
+    for (const [index, target] of this.staged)
+      this.device.copy(target, at(addresses, index), this.inputBytes(index));
+    return binding;
+  }
+
+  /** Time of each step; undefined before the first run. */
+  profile(): StepTime[] | undefined {
+    return this.binding?.profile();
+  }
+
+  /** The launches of a run as a `CUgraph`, which the caller destroys; undefined before the first run. */
+  record(): bigint | undefined {
+    return this.binding?.record();
+  }
+
+  /** The outputs of the run that was queued last. @param addresses of the inputs; of the donated ones the memory is taken. */
+  takeOutputs(binding: Binding, addresses: readonly bigint[]): NvidiaBuffer[] {
+    const { device } = this;
+    const buffers = new Array<NvidiaBuffer>(this.sources.length);
+    for (const { output, type, bytes, location, input, isCopied } of this.sources) {
+      const address = input === undefined ? device.memory.allocate(bytes) : at(addresses, input);
+      if (isCopied) device.copy(address, binding.addressOf(location), bytes);
+      buffers[output] = new NvidiaBuffer(type, address, device);
+    }
+    for (const index of this.released) device.memory.release(at(addresses, index));
+    return buffers;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.isDisposed || this.device.disposed) return;
+    this.isDisposed = true;
+    this.binding?.dispose();
+    for (const address of [...this.staged.values(), ...this.constants.values()])
+      this.device.memory.release(address);
+  }
+
+  private boundAnew(launchers: Launchers, inputs: readonly bigint[], arena: bigint): Binding {
+    this.binding?.dispose();
+    const { device, program, constants } = this;
+    this.binding = new Binding(device, launchers, program, { inputs, arena, constants });
+    return this.binding;
+  }
+
+  private inputBytes(index: number): number {
+    return bytesOfType(at(this.program.graph.inputs, index));
+  }
+}
+
+/** Outputs in memory of their own first: what is copied to donated memory may overwrite what they are copied from. */
+function sourcesOf(
+  graph: Graph,
+  { outputs, donations }: Program,
+  inputTypes: readonly TensorType[],
+): readonly OutputSource[] {
+  const taken = new Set([...donations.values()].map(({ output }) => output));
+  const source = (output: number, input: number | undefined, isCopied: boolean): OutputSource => {
+    const { shape, dtype } = at(graph.outputs, output);
+    const before = input === undefined ? undefined : at(inputTypes, input);
+    // States are given back as they came: types that are one object are compared in no time.
+    const isAlike = before !== undefined && before.dtype === dtype && sameShape(before.shape, shape);
+    return { output, input, isCopied, type: isAlike ? before : { shape, dtype }, ...at(outputs, output) };
+  };
+  return [
+    ...outputs.flatMap((_, output) => (taken.has(output) ? [] : [source(output, undefined, true)])),
+    ...[...donations].map(([input, { output, how }]) => source(output, input, how === 'copy')),
+  ];
+}
+
+function sameAddresses(a: readonly bigint[], b: readonly bigint[]): boolean {
+  for (let index = 0; index < a.length; index++) if (a[index] !== b[index]) return false;
+  return true;
+}
