@@ -31,6 +31,7 @@ export class NvidiaExecutable implements Executable {
   private readonly program: Program;
   private readonly constants: ReadonlyMap<number, bigint>;
   private readonly inputTypes: readonly TensorType[];
+  private readonly isDonated: readonly boolean[];
   private readonly kept: readonly number[];
   private readonly sources: readonly OutputSource[];
   /** Donated inputs that no output takes the memory of. */
@@ -54,6 +55,7 @@ export class NvidiaExecutable implements Executable {
     this.constants = constants;
     this.device = device;
     this.inputTypes = graph.inputs.map(({ shape, dtype }) => ({ shape, dtype }));
+    this.isDonated = graph.inputs.map((_, index) => donated.has(index));
     this.kept = graph.inputs.flatMap((_, index) => (donated.has(index) ? [] : [index]));
     this.sources = sourcesOf(graph, program, this.inputTypes);
     const taken = new Set(this.sources.map(({ input }) => input));
@@ -63,21 +65,30 @@ export class NvidiaExecutable implements Executable {
 
   /** Whether inputs are what a run takes; if not, `checkInputs` says why. */
   fits(inputs: readonly DeviceBuffer[]): inputs is readonly NvidiaBuffer[] {
-    if (inputs.length !== this.inputTypes.length) return false;
-    for (let index = 0; index < inputs.length; index++) {
-      const [found, expected] = [at(inputs, index), at(this.inputTypes, index)];
-      if (!(found instanceof NvidiaBuffer) || found.device !== this.device || found.disposed) return false;
-      if (found.dtype !== expected.dtype || !sameShape(found.shape, expected.shape)) return false;
-    }
-    const given = inputs as readonly NvidiaBuffer[];
+    const { inputTypes, device, isDonated } = this;
+    if (inputs.length !== inputTypes.length) return false;
     const run = {};
-    for (const index of this.donated) {
-      const buffer = at(given, index);
-      if (buffer.donatedTo === run) return false;
-      buffer.donatedTo = run;
+    for (let index = 0; index < inputTypes.length; index++) {
+      const found = inputs[index];
+      if (!(found instanceof NvidiaBuffer) || found.disposed || found.device !== device) return false;
+      const expected = at(inputTypes, index);
+      if (found.dtype !== expected.dtype || !sameShape(found.shape, expected.shape)) return false;
+      if (isDonated[index] !== true) continue;
+      if (found.donatedTo === run) return false;
+      found.donatedTo = run;
     }
-    for (const index of this.kept) if (at(given, index).donatedTo === run) return false;
-    return true;
+    return this.kept.every((index) => (inputs[index] as NvidiaBuffer).donatedTo !== run);
+  }
+
+  /** The addresses of inputs; those that are donated are taken from their buffers. */
+  take(inputs: readonly NvidiaBuffer[]): readonly bigint[] {
+    const addresses = new Array<bigint>(inputs.length);
+    for (let index = 0; index < inputs.length; index++) {
+      const buffer = at(inputs, index);
+      addresses[index] = buffer.address;
+      if (this.isDonated[index] === true) buffer.surrender();
+    }
+    return addresses;
   }
 
   /**
@@ -95,7 +106,7 @@ export class NvidiaExecutable implements Executable {
       if (isMoved || this.isShared)
         this.staged.set(index, this.device.memory.allocate(this.inputBytes(index)));
     }
-    const inputs = [...addresses];
+    const inputs = addresses.slice();
     for (const [index, address] of this.staged) inputs[index] = address;
     const memory = arena.require(this.program.arenaBytes);
     const isBound = known?.arena === memory && sameAddresses(inputs, known.inputs);
@@ -117,9 +128,10 @@ export class NvidiaExecutable implements Executable {
 
   /** The outputs of the run that was queued last. @param addresses of the inputs; of the donated ones the memory is taken. */
   takeOutputs(binding: Binding, addresses: readonly bigint[]): NvidiaBuffer[] {
-    const { device } = this;
-    const buffers = new Array<NvidiaBuffer>(this.sources.length);
-    for (const { output, type, bytes, location, input, isCopied } of this.sources) {
+    const { device, sources } = this;
+    const buffers = new Array<NvidiaBuffer>(sources.length);
+    for (let index = 0; index < sources.length; index++) {
+      const { output, type, bytes, location, input, isCopied } = at(sources, index);
       const address = input === undefined ? device.memory.allocate(bytes) : at(addresses, input);
       if (isCopied) device.copy(address, binding.addressOf(location), bytes);
       buffers[output] = new NvidiaBuffer(type, address, device);

@@ -171,9 +171,7 @@ export class NvidiaExecutor implements Executor {
   async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
     if (!(executable instanceof NvidiaExecutable) || executable.device !== this.device)
       throw new ExecutorError(`${this.name}: the executable is another executor's`);
-    const given = this.accepted(executable, inputs);
-    const addresses = given.map(({ address }) => address);
-    for (const index of executable.donated) at(given, index).surrender();
+    const addresses = executable.take(this.accepted(executable, inputs));
     try {
       const binding = executable.bind(addresses, this.arena, {
         kernels: this.kernels,
