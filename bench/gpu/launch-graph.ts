@@ -345,8 +345,7 @@ function waitOrEnd(device: Device): void {
 }
 
 function originOf(name: string): Origin {
-  if (/^[a-z0-9_]+_[0-9a-f]{16}$/.test(name)) return 'ours';
   if (/cudnn|fprop|dgrad|wgrad|sdpa|flash/i.test(name)) return 'cuDNN';
   if (/nvjet|cublas|cutlass|xmma|gemm|splitk/i.test(name)) return 'cuBLASLt';
-  return 'others';
+  return /^[a-z][a-z0-9_]*$/.test(name) ? 'ours' : 'others';
 }

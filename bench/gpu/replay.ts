@@ -127,7 +127,7 @@ async function synthetic(): Promise<void> {
   console.log('\n1,000 plain kernels, and what is put in their middle:');
   const local = plainKernel(
     1,
-    'float x[64]; for (int i = 0; i < 64; i++) x[i] = p0[i]; p0[0] = x[63 & (int)p0[1]];',
+    'volatile float x[64]; for (int i = 0; i < 64; i++) x[i] = p0[i]; x[63 & (int)p0[1]] = 1; p0[0] = x[63 & (int)p0[2]];',
   );
   const shared = { ...plainKernel(2), sharedBytes: 100 << 10 };
   const many = plainKernel(400);

@@ -70,7 +70,7 @@ export class Binding {
     this.steps = program.steps.map((step) => ({
       name: step.name,
       bytes: trafficOf(program, step),
-      ...this.bindStep(launchers, program, step),
+      ...this.bindStep(launchers, step),
     }));
   }
 
@@ -120,7 +120,6 @@ export class Binding {
 
   private bindStep(
     { kernels, communicator }: Launchers,
-    program: Program,
     { work, reads, writes, scratch }: Step,
   ): Pick<BoundStep, 'launches' | 'measured'> {
     const inputs = reads.map(this.resolve);
@@ -142,14 +141,8 @@ export class Binding {
         if (exchange === undefined) throw new Error('what is waited for was not started');
         return { launches: [exchange.wait], measured: [] };
       }
-      case 'kernel': {
-        const { kernel } = work;
-        const clears = (kernel.zeroOutputs ?? []).map((index): Launch => {
-          const [address, bytes] = [at(outputs, index), at(program.bytes, at(writes, index))];
-          return () => this.device.clear(address, bytes);
-        });
-        return all([...clears, kernels.bind(kernel, [...inputs, ...outputs])]);
-      }
+      case 'kernel':
+        return all([kernels.bind(work.kernel, [...inputs, ...outputs])]);
     }
   }
 }

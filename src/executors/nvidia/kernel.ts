@@ -20,8 +20,6 @@ export interface Kernel {
   readonly block: readonly [x: number, y: number, z: number];
   /** Dynamic shared memory in bytes; beyond 48 KiB the runtime asks the driver for it. */
   readonly sharedBytes: number;
-  /** Outputs, by index, that must hold zeros when the kernel starts: the runtime clears them. */
-  readonly zeroOutputs?: readonly number[];
   /**
    * Pairs that may share memory: each element of the input is read by the thread that writes that element of the
    * output, before it writes it. With it a training step updates its donated weights where they are.
@@ -31,7 +29,7 @@ export interface Kernel {
 
 /** One thing that a compiled graph does, in order. */
 export type Stage =
-  /** Launches a kernel. An output that an earlier kernel made too is made in parts: each writes its own. */
+  /** Launches a kernel. An output that an earlier kernel made too is made in parts, or one after the other. */
   | {
       readonly kind: 'kernel';
       readonly kernel: Kernel;

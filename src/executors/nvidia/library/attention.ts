@@ -3,6 +3,7 @@ import type { Cudnn } from '../bindings/cudnn.ts';
 import type { Device } from '../device.ts';
 import type { Kernel } from '../kernel.ts';
 import type { KernelCache, Launch } from '../kernel-cache.ts';
+import { clearKernel } from '../plain/clear.ts';
 import {
   type AttentionGraph,
   attentionBackward,
@@ -46,7 +47,7 @@ export function forwardCall(
   sizes: AttentionSizes,
   stored: StoredTokens<'q' | 'k' | 'v' | 'y'>,
 ): LibraryCall {
-  const { device, kernels, cudnn } = context;
+  const { kernels, cudnn } = context;
   const problem = problemOf(sizes, false);
   const planned = cached(context.forwards, problem, () => attentionForward(cudnn, problem));
   const { tensors, plan } = planned;
@@ -59,12 +60,13 @@ export function forwardCall(
     ...indexSizes(sizes),
   });
   const toHeads = statisticsKernel(sizes, 'heads');
+  const zeros = clearKernel([tokenBytes(sizes)[0], statisticBytes]);
   return {
     scratch: scratch.sizes,
     kernels: [
       ...borders.conversions,
       ...indexKernels(sizes, problem.hasLengths),
-      ...(sizes.segments === undefined ? [] : [toHeads]),
+      ...(sizes.segments === undefined ? [] : [zeros, toHeads]),
     ],
     bind: (addresses) => {
       const [q, k, v, segments] = addresses.inputs as [bigint, bigint, bigint, bigint?];
@@ -87,8 +89,7 @@ export function forwardCall(
         ...borders.into('k', k, own.k),
         ...borders.into('v', v, own.v),
         // Tokens in no segment are not written.
-        ...launchIf(isPacked, () => device.clear(places.y, tokenBytes(sizes)[0])),
-        ...launchIf(isPacked, () => device.clear(statistics, statisticBytes)),
+        ...(isPacked ? [kernels.bind(zeros, [places.y, statistics])] : []),
         run,
         ...borders.back('y', y, own.y),
         ...(isPacked ? [kernels.bind(toHeads, [statistics, logSum])] : []),
@@ -106,7 +107,7 @@ export function gradientCall(
   sizes: AttentionSizes,
   stored: StoredTokens<TokenName>,
 ): LibraryCall {
-  const { device, kernels, cudnn } = context;
+  const { kernels, cudnn } = context;
   const problem = problemOf(sizes, true);
   const planned = cached(context.backwards, problem, () => attentionBackward(cudnn, problem));
   const { tensors, plan } = planned;
@@ -122,12 +123,14 @@ export function gradientCall(
     ...indexSizes(sizes),
   });
   const toTokens = statisticsKernel(sizes, 'tokens');
+  // Tokens in no segment are not written. Engines before cuDNN 9.18 read the workspace there.
+  const zeros = clearKernel([queryBytes, keyBytes, keyBytes, plan.workspaceBytes]);
   return {
     scratch: scratch.sizes,
     kernels: [
       ...borders.conversions,
       ...indexKernels(sizes, problem.hasLengths),
-      ...(sizes.segments === undefined ? [] : [toTokens]),
+      ...(sizes.segments === undefined ? [] : [zeros, toTokens]),
     ],
     bind: (addresses) => {
       const [q, k, v, y, logSum, dy, segments] = addresses.inputs as [
@@ -156,7 +159,6 @@ export function gradientCall(
         ],
         own.workspace,
       );
-      const clear = (address: bigint, bytes: number) => () => device.clear(address, bytes);
       return [
         ...bindIndices(kernels, sizes, problem.hasLengths, segments, own),
         ...(['q', 'k', 'v', 'y', 'dy'] as const).flatMap((name) =>
@@ -165,11 +167,7 @@ export function gradientCall(
         ...(isPacked
           ? [
               kernels.bind(toTokens, [logSum, own.statistics]),
-              clear(places.dq, queryBytes),
-              clear(places.dk, keyBytes),
-              clear(places.dv, keyBytes),
-              // Engines before cuDNN 9.18 read it where no segment is.
-              clear(own.workspace, plan.workspaceBytes),
+              kernels.bind(zeros, [places.dq, places.dk, places.dv, own.workspace]),
             ]
           : []),
         run,
@@ -236,10 +234,6 @@ function indexBindings(
       ? []
       : [[offsets.tokens, own.tokenOffsets] as const, [offsets.statistics, own.statisticOffsets] as const]),
   ];
-}
-
-function launchIf(condition: boolean, launch: Launch): Launch[] {
-  return condition ? [launch] : [];
 }
 
 function cached<Value>(known: Map<string, Value>, problem: object, make: () => Value): Value {

@@ -9,7 +9,7 @@ import { chooseInlined, type Inlining } from './inlining.ts';
 import { kernelOf } from './named-kernel.ts';
 import { reductionStages } from './reduction.ts';
 import { rowKernel } from './rows.ts';
-import { scatterKernel } from './scatter.ts';
+import { scatterStages } from './scatter.ts';
 
 /**
  * One kernel for each node, into which operands are written that nothing else uses. What cannot be written into another
@@ -67,14 +67,7 @@ export function stagesOf(node: Node, context: KernelContext): readonly Stage[] {
     case 'attentionGradient':
       return attentionKernels(node, context.storage);
     case 'scatterAdd':
-      return [
-        {
-          kind: 'kernel',
-          kernel: scatterKernel(node, context.storage),
-          inputs: [...node.operands],
-          outputs: [resultOf(node)],
-        },
-      ];
+      return scatterStages(node, context.storage);
     default:
       return [pointwiseStage(node, context)];
   }

@@ -1,13 +1,25 @@
+import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
-import type { NodeOf } from '../../../tensor/tensor.ts';
-import type { Kernel } from '../kernel.ts';
+import { type Node, type NodeOf, Tensor } from '../../../tensor/tensor.ts';
+import type { Kernel, Stage } from '../kernel.ts';
 import type { Storage } from '../storage.ts';
+import { clearKernel } from './clear.ts';
 import { storageType } from './expression.ts';
 import { namedKernel, threads } from './named-kernel.ts';
 
-/** Adds updates into rows of zeros, with atomic additions: the order of equal rows varies. */
-export function scatterKernel(
-  { operands: [indices, updates], attributes, results }: NodeOf<'scatterAdd'>,
+/** Rows of zeros, and what adds updates into them. */
+export function scatterStages(node: NodeOf<'scatterAdd'>, storage: Storage): readonly Stage[] {
+  const output = new Tensor(node as Node, 0);
+  const zeros = clearKernel([elementCount(output.shape) * bytesPerElement(output.dtype)]);
+  return [
+    { kind: 'kernel', kernel: zeros, inputs: [], outputs: [output] },
+    { kind: 'kernel', kernel: scatterKernel(node, storage), inputs: [...node.operands], outputs: [output] },
+  ];
+}
+
+/** Adds updates with atomic additions: the order of equal rows varies. */
+function scatterKernel(
+  { operands: [, updates], attributes, results }: NodeOf<'scatterAdd'>,
   storage: Storage,
 ): Kernel {
   const { dtype, shape } = at(results, 0);
@@ -17,7 +29,7 @@ export function scatterKernel(
   const type = dtype === 'f32' ? 'float' : 'int';
   const from = storageType(storage(updates));
   const update = from === type ? 'updates[i]' : 'get(updates, i)';
-  const kernel = namedKernel(
+  return namedKernel(
     'scatter_add',
     `(const int* indices, const ${from}* updates, ${type}* y) {
   const long long i = blockIdx.x * ${threads}LL + threadIdx.x;
@@ -28,5 +40,4 @@ export function scatterKernel(
     [Math.max(1, Math.ceil(count / threads)), 1, 1],
     [threads, 1, 1],
   );
-  return indices.dtype === 'i32' ? { ...kernel, zeroOutputs: [0] } : kernel;
 }

@@ -153,7 +153,6 @@ export function runStandIn(
     }
     const { work } = step;
     if (work.kind === 'kernel') {
-      for (const output of work.kernel.zeroOutputs ?? []) memory.fill(at(step.writes, output), 0);
       const values = step.writes.map((value): Location => ({ kind: 'value', value }));
       compiled.run(
         work.kernel,
