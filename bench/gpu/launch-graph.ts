@@ -67,15 +67,31 @@ export interface KernelNode {
   readonly raw: NativeMemory;
 }
 
+/** A memset of a graph. */
+export interface MemsetNode {
+  readonly handle: bigint;
+  readonly kind: 'memset';
+  readonly address: bigint;
+  readonly value: number;
+  readonly bytes: number;
+  /** `CUDA_MEMSET_NODE_PARAMS`. */
+  readonly raw: NativeMemory;
+}
+
+/** A copy of a graph. */
+export interface CopyNode {
+  readonly handle: bigint;
+  readonly kind: 'memcpy';
+  readonly bytes: number;
+  /** `CUDA_MEMCPY3D`. */
+  readonly raw: NativeMemory;
+}
+
 /** A node of a graph. */
 export type GraphNode =
   | KernelNode
-  | {
-      readonly handle: bigint;
-      readonly kind: 'memset' | 'memcpy';
-      readonly bytes: number;
-      readonly raw: NativeMemory;
-    }
+  | MemsetNode
+  | CopyNode
   | { readonly handle: bigint; readonly kind: Exclude<NodeKind, 'kernel' | 'memset' | 'memcpy'> };
 
 /** A dependency between two nodes. */
@@ -191,7 +207,8 @@ export class GraphWorkshop {
       case 'memset': {
         const raw = new NativeMemory(memsetBytes);
         this.check(this.cuda.cuGraphMemsetNodeGetParams(handle, raw.bytes), 'cuGraphMemsetNodeGetParams');
-        return { handle, kind, raw, bytes: raw.int(20) * raw.size(24) * raw.size(32) };
+        const bytes = raw.int(20) * raw.size(24) * raw.size(32);
+        return { handle, kind, raw, bytes, address: raw.pointer(0), value: raw.int(16) };
       }
       case 'memcpy': {
         const raw = new NativeMemory(memcpyBytes);

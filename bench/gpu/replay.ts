@@ -9,6 +9,7 @@ import type { Executable, Precision } from '../../src/executors/executor.ts';
 import type { Kernel } from '../../src/executors/nvidia/kernel.ts';
 import { KernelCache, type Launch } from '../../src/executors/nvidia/kernel-cache.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
+import { clearKernel } from '../../src/executors/nvidia/plain/clear.ts';
 import { namedKernel } from '../../src/executors/nvidia/plain/named-kernel.ts';
 import { at } from '../../src/tensor/shape.ts';
 import { type CaseName, cases } from './cases.ts';
@@ -44,6 +45,7 @@ describe(nodes, workshop.edgesOf(recorded));
 console.log('\nAs it is recorded, and as straight lines of its nodes:');
 write('as recorded', nodes.length, workshop.time(executor.record(executable), 2));
 report('all', nodes);
+report('all, memsets as kernels of ours', await withoutMemsets(nodes));
 ownParts(nodes);
 await synthetic();
 suspects(nodes);
@@ -127,7 +129,7 @@ async function synthetic(): Promise<void> {
   console.log('\n1,000 plain kernels, and what is put in their middle:');
   const local = plainKernel(
     1,
-    'volatile float x[64]; for (int i = 0; i < 64; i++) x[i] = p0[i]; x[63 & (int)p0[1]] = 1; p0[0] = x[63 & (int)p0[2]];',
+    'volatile float x[1024]; for (int i = 0; i < 1024; i++) x[i] = p0[i]; p0[0] = x[1023 & (int)p0[1]];',
   );
   const shared = { ...plainKernel(2), sharedBytes: 100 << 10 };
   const many = plainKernel(400);
@@ -190,6 +192,18 @@ function suspects(all: readonly GraphNode[]): void {
     const graph = workshop.straight([...line.slice(0, 250), at(alike, 0), ...line.slice(250)]);
     write(`${alike.length} x ${what}`, line.length + 1, workshop.time(graph, 0.02));
   }
+}
+
+/** The nodes, with kernels that clear memory in place of memsets. */
+async function withoutMemsets(all: readonly GraphNode[]): Promise<readonly GraphNode[]> {
+  const kernelFor = (node: GraphNode) =>
+    node.kind === 'memset' && node.value === 0 ? clearKernel([node.bytes]) : undefined;
+  await kernels.prepare(all.map(kernelFor).filter((kernel) => kernel !== undefined));
+  return all.flatMap((node) => {
+    const kernel = kernelFor(node);
+    if (kernel === undefined || node.kind !== 'memset') return [node];
+    return recordedNodes(1, kernels.bind(kernel, [node.address]));
+  });
 }
 
 /** Our kernels, which end whatever their operands are. */
