@@ -45,6 +45,7 @@ export function layer<Specs extends object>(
 }
 
 const turns = angles([1, 6, 2]);
+const turns8 = angles([1, 6, 8]);
 const packed: CaseInput = { shape: [1, 4], dtype: 'i32', source: [0, 2, 2, 5] };
 const block4 = transformerBlockSpec({ width: 8, headSize: 4 });
 const modulated = transformerBlockSpec({ width: 8, headSize: 4, hidden: 12, condition: 5 });
@@ -93,6 +94,9 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
     layer('packed', selfAttentionSpec(8, 4), [f32([1, 6, 8]), turns, turns, packed], (p, x, a, b, s) =>
       selfAttention(p, x!, layout(a!, b!, s)),
     ),
+    layer('heads of 16', selfAttentionSpec(32, 16), [f32([2, 6, 32]), turns8, turns8], (p, x, a, b) =>
+      selfAttention(p, x!, layout(a!, b!)),
+    ),
   ],
   crossAttention: [
     layer(
@@ -106,6 +110,9 @@ export const nnCases: Readonly<Record<string, readonly ConformanceCase[]>> = {
       crossAttentionSpec(8, 4, 8),
       [f32([1, 6, 8]), f32([1, 2, 8])],
       (p, x, context) => crossAttention(p, x!, context!),
+    ),
+    layer('heads of 16', crossAttentionSpec(32, 16, 8), [f32([2, 6, 32]), f32([2, 10, 8])], (p, x, context) =>
+      crossAttention(p, x!, context!),
     ),
   ],
   transformerBlock: [

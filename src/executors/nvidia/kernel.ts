@@ -1,4 +1,5 @@
 import { type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../tensor/tensor.ts';
+import { type Cut, valuesOperand } from './cuts.ts';
 import type { Storage } from './storage.ts';
 import { resultsOfTail, type Tail } from './tails.ts';
 
@@ -38,7 +39,7 @@ export type Stage =
     }
   /**
    * Leaves a node to cuBLASLt or cuDNN: all its operands are needed in memory; all its results are made. With a tail, what the
-   * tail makes is made in their place.
+   * tail makes is made in their place; with a cut, attention reads that for its values.
    */
   | LibraryStage
   /** `output` is `input` in memory under another shape: a reshape. Free. */
@@ -51,11 +52,13 @@ export interface LibraryStage {
   readonly kind: 'library';
   readonly node: Node;
   readonly tail?: Tail;
+  readonly cut?: Cut;
 }
 
 /** What a library reads from memory. */
-export function operandsOfCall({ node, tail }: LibraryStage): readonly Tensor[] {
-  return tail === undefined ? operandsOf(node) : [...operandsOf(node), tail.bias];
+export function operandsOfCall({ node, tail, cut }: LibraryStage): readonly Tensor[] {
+  const operands = cut === undefined ? operandsOf(node) : operandsOf(node).with(valuesOperand, cut.whole);
+  return tail === undefined ? operands : [...operands, tail.bias];
 }
 
 /** What a library makes in memory. */

@@ -16,6 +16,7 @@ import { isCollective } from './collectives.ts';
 import { resultsOfCall, type Stage, type TakesTail } from './kernel.ts';
 import { type Storage, storedBytes } from './storage.ts';
 import { resultsOfTail, tailsOf } from './tails.ts';
+import { reshaped } from './views.ts';
 
 /** Why a tensor lies in memory as it does. */
 export type StorageReason =
@@ -294,7 +295,7 @@ function narrowBiases(
   takesTail: TakesTail,
   storage: Storage,
 ): ReadonlyMap<Node, Tensor> {
-  const tails = tailsOf(graph, takes).filter((tail) => {
+  const tails = tailsOf(graph, takes, storage).filter((tail) => {
     const { operands } = tail.product;
     const asRead: Storage = (tensor) => (operands.includes(tensor) ? 'bf16' : storage(tensor));
     return resultsOfTail(tail).every((made) => storage(made) === 'bf16') && takesTail(tail, asRead);
@@ -345,11 +346,4 @@ function isOverRows({ operands: [x], attributes: { axes } }: NodeOf<'sum'>): boo
 /** Whether a node gives bf16 the name of f32, whose bits need not change. */
 export function isWidening(node: Node): node is NodeOf<'cast'> {
   return node.op === 'cast' && node.operands[0].dtype === 'bf16' && at(node.results, 0).dtype === 'f32';
-}
-
-/** What a tensor is a reshape of, or itself. */
-export function reshaped(tensor: Tensor): Tensor {
-  let found = tensor;
-  while (found.node.op === 'reshape') found = found.node.operands[0];
-  return found;
 }

@@ -11,7 +11,7 @@ import {
   operandsOf,
   type Tensor,
 } from '../../tensor/tensor.ts';
-import { reshaped } from './narrowing.ts';
+import { reshaped } from './views.ts';
 
 /** A graph, and those of its products whose operands are to lie in memory as f8e4m3. */
 export interface QuantisedGraph {

@@ -1,5 +1,7 @@
 import { at, elementCount } from '../../tensor/shape.ts';
 import { type Graph, type Node, type NodeOf, operandsOf, resultsOf, Tensor } from '../../tensor/tensor.ts';
+import { cutOf } from './cuts.ts';
+import { ownStorage, type Storage } from './storage.ts';
 
 /**
  * What follows a matrix product and cuBLASLt can do to the sums before it writes them: a bias, then perhaps a gelu. Both are
@@ -15,6 +17,8 @@ export interface Tail {
   readonly gelu: Tensor | undefined;
   /** Whether the sum is written beside its gelu, since others read it: gradients do. */
   readonly keepsSum: boolean;
+  /** How much of what it makes a kernel would write otherwise: all, or the part that attention reads where it lies. */
+  readonly share: number;
 }
 
 /** What a tail's call makes, that which matters most first. */
@@ -29,13 +33,18 @@ export function nodesOfTail({ product, sum, gelu }: Tail): readonly Node[] {
 }
 
 /**
- * The tails of a graph's products whose last result has to be in memory, since a library reads it or it is an output: there
- * a kernel would have nothing to do but add and write. What kernels read they compute from the bare product, which is no
- * more to read.
+ * The tails of a graph's products whose last result has to be in memory, since a library reads it, or a {@link Cut} of it, or it
+ * is an output: there a kernel would have nothing to do but add and write. What kernels read they compute from the bare
+ * product, which is no more to read.
  * @param takes whether a library computes a node.
  */
-export function tailsOf(graph: Graph, takes: (node: Node) => boolean): readonly Tail[] {
+export function tailsOf(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  storage: Storage = ownStorage,
+): readonly Tail[] {
   const users = usersOf(graph);
+  const shares = cutShares(graph, takes, storage);
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const isInMemory = (node: Node): boolean =>
     outputs.has(node) ||
@@ -48,10 +57,27 @@ export function tailsOf(graph: Graph, takes: (node: Node) => boolean): readonly 
     const sum = new Tensor(user, 0);
     const readers = users.get(user) ?? [];
     const gelu = readers.find((reader) => reader.op === 'gelu' && isInMemory(reader));
-    if (gelu === undefined) return isInMemory(user) ? [{ product, bias, sum, gelu, keepsSum: false }] : [];
+    if (gelu === undefined) {
+      const share = isInMemory(user) ? 1 : shares.get(user);
+      return share === undefined ? [] : [{ product, bias, sum, gelu, keepsSum: false, share }];
+    }
     const keepsSum = readers.length > 1 || outputs.has(user);
-    return [{ product, bias, sum, gelu: at(resultsOf(gelu), 0), keepsSum }];
+    return [{ product, bias, sum, gelu: at(resultsOf(gelu), 0), keepsSum, share: 1 }];
   });
+}
+
+/** How much of what nodes make attention reads where it lies. */
+function cutShares(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  storage: Storage,
+): ReadonlyMap<Node, number> {
+  const shares = new Map<Node, number>();
+  for (const node of graph.nodes) {
+    const cut = takes(node) ? cutOf(node, storage) : undefined;
+    if (cut !== undefined) shares.set(cut.whole.node, cut.width / cut.step);
+  }
+  return shares;
 }
 
 /** What a sum adds to a product, if it is a bias. */

@@ -3,8 +3,9 @@ import { rewriteNodes, TensorMap } from '../../../tensor/rewrite.ts';
 import { at } from '../../../tensor/shape.ts';
 import { apply, type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Op } from '../../../tensor/vocabulary.ts';
-import { isProduct, reshaped } from '../narrowing.ts';
+import { isProduct } from '../narrowing.ts';
 import { chooseInlined } from '../plain/inlining.ts';
+import { reshaped } from '../views.ts';
 import { furthest } from './grouping.ts';
 
 /**

@@ -7,6 +7,7 @@ import {
   resultsOf,
   type Tensor,
 } from '../../../tensor/tensor.ts';
+import { type Cut, cutOf, valuesOperand } from '../cuts.ts';
 import {
   operandsOfCall,
   type Partition,
@@ -35,7 +36,12 @@ export const fusedPartition: Partition = (graph, policy) => {
   const takes = (node: Node) => policy.takes(node) || tails.has(node);
   // A gelu whose sum is in memory too is as well computed from that as read.
   const isRepeated = (node: Node) => tails.get(node)?.keepsSum === true && node.op === 'gelu';
-  const plain = contextOf(graph, { ...policy, takes: (node) => takes(node) && !isRepeated(node) });
+  const cuts = takenCuts(graph, policy, tails);
+  const isRead = (user: Node, operand: Node) =>
+    takes(user) &&
+    !isRepeated(user) &&
+    !(cuts.has(user) && operandsOf(user)[valuesOperand]?.node === operand);
+  const plain = contextOf(graph, { ...policy, takes: (node) => takes(node) && !isRepeated(node) }, isRead);
   const isView = ({ node }: Tensor): boolean =>
     isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
@@ -57,7 +63,9 @@ export const fusedPartition: Partition = (graph, policy) => {
       const tail = tails.get(node);
       // Whatever reads what the call makes comes after the sum.
       if (tail !== undefined && node !== tail.sum.node) continue;
-      const stage = { kind: 'library', node: tail?.product ?? node, ...(tail && { tail }) } as const;
+      const cut = cuts.get(node);
+      const product = tail?.product ?? node;
+      const stage = { kind: 'library', node: product, ...(tail && { tail }), ...(cut && { cut }) } as const;
       grouping.addStages([stage], operandsOfCall(stage), resultsOfCall(stage));
       continue;
     }
@@ -83,11 +91,31 @@ export const fusedPartition: Partition = (graph, policy) => {
 /** The tails that a library takes, by each of their nodes. */
 function takenTails(graph: Graph, { takes, takesTail, storage = ownStorage }: PartitionPolicy) {
   if (takesTail === undefined) return new Map<Node, Tail>();
-  const taken = tailsOf(graph, takes).filter((tail) => {
+  const taken = tailsOf(graph, takes, storage).filter((tail) => {
     const kinds = new Set([tail.bias, ...resultsOfTail(tail)].map(storage));
     return kinds.size === 1 && takesTail(tail, storage);
   });
   return new Map(taken.flatMap((tail) => nodesOfTail(tail).map((node) => [node, tail] as const)));
+}
+
+/** The cuts, by the attention that reads them, of what libraries make in memory. */
+function takenCuts(
+  graph: Graph,
+  { takes, storage = ownStorage }: PartitionPolicy,
+  tails: ReadonlyMap<Node, Tail>,
+): ReadonlyMap<Node, Cut> {
+  const isMade = ({ node, index }: Tensor) => {
+    const tail = tails.get(node);
+    return tail === undefined
+      ? takes(node) && index === 0
+      : resultsOfTail(tail).some((made) => made.node === node);
+  };
+  return new Map(
+    graph.nodes.filter(takes).flatMap((node) => {
+      const cut = cutOf(node, storage);
+      return cut !== undefined && isMade(cut.whole) ? [[node, cut] as const] : [];
+    }),
+  );
 }
 
 function isInputCopy(node: Node): node is NodeOf<'cast'> {

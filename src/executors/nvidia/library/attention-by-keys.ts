@@ -17,7 +17,7 @@ export function forwardByKeys(
   late: number,
 ): LibraryCall {
   const { kernels } = context;
-  const { rows, queries, keys, heads, headSize } = sizes;
+  const { rows, queries, keys, heads, headSize, valueStep = heads * headSize } = sizes;
   const early = keys - late;
   const run = (count: number) => forwardCall(context, { ...sizes, keys: count, keyStep: keys }, narrow);
   const [first, second] = [run(early), run(late)];
@@ -38,7 +38,7 @@ export function forwardByKeys(
       const [y, logSum] = addresses.outputs as [bigint, bigint];
       const own = scratch.addresses(addresses);
       const places = borders.places({ q, k, v, y }, own);
-      const skipped = BigInt(2 * early * heads * headSize);
+      const skipped = (width: number) => BigInt(2 * early * width);
       const theirs = addresses.scratch.slice(scratch.sizes.length);
       return [
         ...borders.into('q', q, own.q),
@@ -50,7 +50,7 @@ export function forwardByKeys(
           scratch: theirs.slice(0, first.scratch.length),
         }),
         ...second.bind({
-          inputs: [places.q, places.k + skipped, places.v + skipped],
+          inputs: [places.q, places.k + skipped(heads * headSize), places.v + skipped(valueStep)],
           outputs: [own.lateY, own.lateSums],
           scratch: theirs.slice(first.scratch.length),
         }),

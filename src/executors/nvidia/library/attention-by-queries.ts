@@ -18,10 +18,11 @@ export function gradientByQueries(
   parts: number,
 ): LibraryCall {
   const { kernels } = context;
+  const { valueStep, ...dense } = sizes;
   const { rows, queries, keys, heads, headSize } = sizes;
   const call = gradientCall(
     context,
-    { ...sizes, rows: rows * parts, queries: queries / parts },
+    { ...dense, rows: rows * parts, queries: queries / parts },
     { ...stored, k: 'bf16', v: 'bf16', dk: 'bf16', dv: 'bf16' },
   );
   const keyBytes = 2 * rows * parts * keys * heads * headSize;
@@ -33,7 +34,10 @@ export function gradientByQueries(
     statistics: 4 * rows * heads * queries,
   });
   const statistics = statisticsByParts(sizes, parts);
-  const repeat = { k: repeatKernel(sizes, parts, stored.k), v: repeatKernel(sizes, parts, stored.v) };
+  const repeat = {
+    k: repeatKernel(sizes, parts, stored.k),
+    v: repeatKernel(sizes, parts, stored.v, valueStep),
+  };
   const sum = { dk: sumKernel(sizes, parts, stored.dk), dv: sumKernel(sizes, parts, stored.dv) };
   return {
     scratch: [...scratch.sizes, ...call.scratch],
@@ -75,17 +79,24 @@ function statisticsByParts({ rows, queries, heads }: AttentionSizes, parts: numb
   };
 }
 
-/** Each row of keys as often as there are parts, bf16. */
-function repeatKernel(sizes: AttentionSizes, parts: number, from: DType): Kernel {
+/** Each row of keys as often as there are parts, bf16. @param step elements from token to token, where they are read. */
+function repeatKernel(
+  sizes: AttentionSizes,
+  parts: number,
+  from: DType,
+  step = sizes.heads * sizes.headSize,
+): Kernel {
   const { vectors, count } = vectorsOf(sizes);
-  const name = `repeat_keys_${from}_${count}_${vectors}_${parts}`;
+  const width = sizes.heads * sizes.headSize;
+  const name = `repeat_keys_${from}_${count}_${vectors}_${parts}${step === width ? '' : `_${width}_${step}`}`;
+  const start = step === width ? '8 * i' : `i / ${width / 8} * ${step}LL + 8 * (i % ${width / 8})`;
   return {
     name,
     source: `extern "C" __global__ void ${name}(const ${storageType(from)}* __restrict__ x, bf16* __restrict__ y) {
   long long i = blockIdx.x * 256LL + threadIdx.x;
   if (i >= ${count}LL) return;
   float values[8];
-  load8(values, x, 8 * i);
+  load8(values, x, ${start});
   long long first = i / ${vectors} * ${parts * vectors}LL + i % ${vectors};
   for (int part = 0; part < ${parts}; part++) store8(y, 8 * (first + part * ${vectors}LL), values);
 }`,

@@ -9,6 +9,8 @@ export interface AttentionProblem {
   readonly keys: number;
   /** Keys from the first of one item to the first of the next in memory. Default: `keys`. */
   readonly keyStep?: number;
+  /** Elements from one token's values to the next one's in memory. Default: `heads * headSize`. */
+  readonly valueStep?: number;
   readonly headSize: number;
   readonly scale: number;
   /** Whether items have lengths of their own, at most `queries` and `keys`. */
@@ -39,7 +41,7 @@ export type BackwardNames = ForwardNames | 'dy' | 'dq' | 'dk' | 'dv' | 'total' |
 export function attentionForward(cudnn: Cudnn, problem: AttentionProblem): AttentionGraph<ForwardNames> {
   const builder = new AttentionBuilder(cudnn, problem);
   const { graph, scores, rows } = builder;
-  const [q, k, v, y] = [builder.queries(), builder.keys(true), builder.keys(false), builder.queries()];
+  const [q, k, v, y] = [builder.queries(), builder.keys(true), builder.values(false), builder.queries()];
   const statistics = builder.statistics();
   const masked = builder.mask(builder.scaledScores(q, k));
   const largest = graph.reduce('max', masked, rows());
@@ -60,7 +62,7 @@ export function attentionBackward(cudnn: Cudnn, problem: AttentionProblem): Atte
   const builder = new AttentionBuilder(cudnn, problem);
   const { graph, scores, rows, lengths } = builder;
   const { batch, heads, queries, keys, headSize } = problem;
-  const [q, k, v] = [builder.queries(), builder.keys(true), builder.keys(true)];
+  const [q, k, v] = [builder.queries(), builder.keys(true), builder.values(true)];
   const [y, dy, dq] = [builder.queries(), builder.queries(), builder.queries()];
   const [dk, dv] = [builder.keys(false), builder.keys(false)];
   const statistics = builder.statistics();
@@ -125,10 +127,16 @@ class AttentionBuilder {
     return this.graph.virtual([batch, heads, queries, 1], { strides: [heads * queries, queries, 1, 1] });
   };
 
-  /** Strides of tokens of heads of channels, as our tensors lie in memory. @param step tokens from item to item. */
-  strides(step: number): [item: number, head: number, token: number, channel: number] {
-    const { heads, headSize } = this.problem;
-    return [step * heads * headSize, headSize, heads * headSize, 1];
+  /**
+   * Strides of tokens of heads of channels, as our tensors lie in memory.
+   * @param step tokens from item to item.
+   * @param width elements from token to token.
+   */
+  strides(
+    step: number,
+    width = this.problem.heads * this.problem.headSize,
+  ): [item: number, head: number, token: number, channel: number] {
+    return [step * width, this.problem.headSize, width, 1];
   }
 
   keyStrides() {
@@ -141,10 +149,20 @@ class AttentionBuilder {
     return this.tokens([batch, heads, queries, headSize], this.strides(queries));
   }
 
-  /** Keys or values; transposed, its last two axes are swapped. */
+  /** Keys, or their gradient or that of values; transposed, the last two axes are swapped. */
   keys(isTransposed: boolean): CudnnTensor {
+    return this.tokensOfKeys(isTransposed, this.keyStrides());
+  }
+
+  /** Values, which may lie further apart than keys; transposed, their last two axes are swapped. */
+  values(isTransposed: boolean): CudnnTensor {
+    const { keys, keyStep = keys, valueStep } = this.problem;
+    return this.tokensOfKeys(isTransposed, this.strides(keyStep, valueStep));
+  }
+
+  private tokensOfKeys(isTransposed: boolean, strides: readonly number[]): CudnnTensor {
     const { batch, heads, keys, headSize } = this.problem;
-    const [b, h, t, c] = this.keyStrides();
+    const [b, h, t, c] = strides as [number, number, number, number];
     return isTransposed
       ? this.tokens([batch, heads, headSize, keys], [b, h, c, t])
       : this.tokens([batch, heads, keys, headSize], [b, h, t, c]);

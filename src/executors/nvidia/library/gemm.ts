@@ -101,10 +101,11 @@ export class GemmLibrary {
   /**
    * Whether cuBLASLt has an algorithm for a product with its epilogue, and one that is no slower than the bare product and
    * a kernel after it. A kernel takes as long as copying the result, which is what is timed in its place.
+   * @param share of the result that the kernel would write. Default: all.
    */
-  isGain(gemm: Gemm): boolean {
-    const key = JSON.stringify(gemm);
-    const known = this.gains.get(key) ?? this.comparesWell(gemm);
+  isGain(gemm: Gemm, share = 1): boolean {
+    const key = JSON.stringify({ ...gemm, share });
+    const known = this.gains.get(key) ?? this.comparesWell(gemm, share);
     this.gains.set(key, known);
     return known;
   }
@@ -114,12 +115,12 @@ export class GemmLibrary {
     this.lt.cublasLtDestroy(this.lt.handle);
   }
 
-  private comparesWell({ epilogue, ...bare }: Gemm): boolean {
+  private comparesWell({ epilogue, ...bare }: Gemm, share: number): boolean {
     if (epilogue === undefined) return false;
     const plan = planOrNone(() => this.plan({ ...bare, epilogue }));
     if (plan?.milliseconds === undefined) return plan !== undefined;
     const without = this.plan(bare).milliseconds ?? Number.POSITIVE_INFINITY;
-    return plan.milliseconds <= without + this.copyTime(bare);
+    return plan.milliseconds <= without + share * this.copyTime(bare);
   }
 
   private copyTime({ m, n, batch, result }: Gemm): number {

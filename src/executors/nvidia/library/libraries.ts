@@ -74,7 +74,7 @@ export class Libraries {
   takesTail(tail: Tail, storage: Storage): boolean {
     if (tail.gelu !== undefined && this.precision === 'fp32') return false;
     const gemm = gemmOfTail(tail, storage);
-    return gemm !== undefined && this.gemm.isGain(gemm);
+    return gemm !== undefined && this.gemm.isGain(gemm, tail.share);
   }
 
   /**
@@ -101,7 +101,7 @@ export class Libraries {
   }
 
   /** How a node that is {@link takes}n is computed, its tensors being stored so. */
-  lower({ node, tail }: LibraryStage, storage: Storage): LibraryCall {
+  lower({ node, tail, cut }: LibraryStage, storage: Storage): LibraryCall {
     const { device, kernels, gemm, cudnn, attention, fp8 } = this;
     switch (node.op) {
       case 'matmul':
@@ -112,10 +112,10 @@ export class Libraries {
         return lowerConvolution({ device, kernels, gemm, cudnn, plans: this.convolutions }, node, storage);
       case 'attention':
         if (fp8 !== undefined && storage(node.operands[0]) === 'f8e4m3') return lowerFp8Attention(fp8, node);
-        if (attention !== undefined) return lowerAttention(attention, node, storage);
+        if (attention !== undefined) return lowerAttention(attention, node, storage, cut);
         break;
       case 'attentionGradient':
-        if (attention !== undefined) return lowerAttentionGradient(attention, node, storage);
+        if (attention !== undefined) return lowerAttentionGradient(attention, node, storage, cut);
         break;
     }
     throw new Error(`no library computes ${node.op}`);

@@ -1,5 +1,6 @@
 import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Node, type NodeOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
+import { type Cut, valuesOperand } from '../cuts.ts';
 import type { Storage } from '../storage.ts';
 import { type AttentionContext, forwardCall, gradientCall } from './attention.ts';
 import { forwardByKeys } from './attention-by-keys.ts';
@@ -18,24 +19,27 @@ export function isCudnnAttention(node: Node): boolean {
   return fits && isKnown && elementCount(q.shape) * elementCount(k.shape) > 0;
 }
 
-/** Attention by cuDNN, in two runs where that is faster; {@link isCudnnAttention} given. */
+/** Attention by cuDNN, in two runs where that is faster, its values perhaps cut out; {@link isCudnnAttention} given. */
 export function lowerAttention(
   context: AttentionContext,
   node: NodeOf<'attention'>,
   storage: Storage,
+  cut?: Cut,
 ): LibraryCall {
   const [q, k, v] = node.operands;
   const stored = { q: storage(q), k: storage(k), v: storage(v), y: storage(at(resultsOf(node), 0)) };
-  const sizes = sizesOf(node);
+  const sizes = sizesOf(node, cut);
   const late = context.splits.lateKeys(sizes);
-  return late > 0 ? forwardByKeys(context, sizes, stored, late) : forwardCall(context, sizes, stored);
+  const call = late > 0 ? forwardByKeys(context, sizes, stored, late) : forwardCall(context, sizes, stored);
+  return readingCut(call, cut);
 }
 
-/** Gradients of attention by cuDNN, in parts where that is faster. */
+/** Gradients of attention by cuDNN, in parts where that is faster, its values perhaps cut out. */
 export function lowerAttentionGradient(
   context: AttentionContext,
   node: NodeOf<'attentionGradient'>,
   storage: Storage,
+  cut?: Cut,
 ): LibraryCall {
   const [q, k, v, y, , dy] = node.operands;
   const [dq, dk, dv] = resultsOf(node) as [Tensor, Tensor, Tensor];
@@ -49,12 +53,25 @@ export function lowerAttentionGradient(
     dk: storage(dk),
     dv: storage(dv),
   };
-  const sizes = sizesOf(node);
+  const sizes = sizesOf(node, cut);
   const parts = context.splits.queryParts(sizes);
-  return parts > 1 ? gradientByQueries(context, sizes, stored, parts) : gradientCall(context, sizes, stored);
+  const call =
+    parts > 1 ? gradientByQueries(context, sizes, stored, parts) : gradientCall(context, sizes, stored);
+  return readingCut(call, cut);
 }
 
-function sizesOf(node: NodeOf<'attention' | 'attentionGradient'>): AttentionSizes {
+/** A call that is given what its values are cut out of, in bf16, where it has them otherwise. */
+function readingCut(call: LibraryCall, cut: Cut | undefined): LibraryCall {
+  if (cut === undefined) return call;
+  const start = BigInt(2 * cut.start);
+  return {
+    ...call,
+    bind: ({ inputs, ...rest }) =>
+      call.bind({ ...rest, inputs: inputs.with(valuesOperand, at(inputs, valuesOperand) + start) }),
+  };
+}
+
+function sizesOf(node: NodeOf<'attention' | 'attentionGradient'>, cut?: Cut): AttentionSizes {
   const [q, k] = node.operands;
   const segments = node.op === 'attention' ? node.operands[3] : node.operands[6];
   return {
@@ -63,6 +80,7 @@ function sizesOf(node: NodeOf<'attention' | 'attentionGradient'>): AttentionSize
     keys: at(k.shape, 1),
     heads: at(q.shape, 2),
     headSize: at(q.shape, 3),
+    ...(cut && { valueStep: cut.step }),
     segments: segments === undefined ? undefined : at(segments.shape, 1) - 1,
     scale: node.attributes.scale,
   };

@@ -12,6 +12,8 @@ export interface AttentionSizes {
   readonly keys: number;
   /** Keys from one row's first to the next one's in memory, if there are others between. Default: `keys`. */
   readonly keyStep?: number;
+  /** Elements from one token's values to the next one's, if there are others between. Default: `heads * headSize`. */
+  readonly valueStep?: number;
   readonly heads: number;
   readonly headSize: number;
   /** Segments in each row; undefined for attention over whole rows. */
@@ -21,8 +23,9 @@ export interface AttentionSizes {
 
 /** The attention as cuDNN is given it: each segment is an item of its own, packed after one another. */
 export function problemOf(sizes: AttentionSizes, isBackward: boolean): AttentionProblem {
-  const { rows, queries, keys, keyStep, heads, headSize, segments, scale } = sizes;
-  const common = { heads, queries, keys, ...(keyStep && { keyStep }), headSize, scale };
+  const { rows, queries, keys, keyStep, valueStep, heads, headSize, segments, scale } = sizes;
+  const steps = { ...(keyStep && { keyStep }), ...(valueStep && { valueStep }) };
+  const common = { heads, queries, keys, ...steps, headSize, scale };
   if (segments === undefined) {
     // Without full lengths, engines of the backward pass read past keys that do not fill a tile of 128.
     return { ...common, batch: rows, hasLengths: isBackward && keys % 128 !== 0 };

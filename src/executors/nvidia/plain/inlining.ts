@@ -10,9 +10,15 @@ const mostInlined = 200;
 /**
  * Decides which results are computed inside the kernels that use them: those with one use, and those that several
  * kernels compute for no more memory traffic than reading them would be.
+ * @param takes whether a library computes a node.
+ * @param isRead whether it needs an operand of one in memory. Default: all of those that it computes.
  */
-export function chooseInlined(graph: Graph, takes: (node: Node) => boolean): Inlining {
-  const uses = countUses(graph, takes);
+export function chooseInlined(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  isRead: (user: Node, operand: Node) => boolean = takes,
+): Inlining {
+  const uses = countUses(graph, takes, isRead);
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const inlined = new TensorMap<Inlined>();
   const repeated = new TensorMap<Inlined>();
@@ -65,7 +71,11 @@ function combine(node: Node, inside: (tensor: Tensor) => Inlined | undefined): I
 }
 
 /** For each node that may be inlined everywhere it is used, how many kernels that is. */
-function countUses(graph: Graph, takes: (node: Node) => boolean): Map<Node, number> {
+function countUses(
+  graph: Graph,
+  takes: (node: Node) => boolean,
+  isRead: (user: Node, operand: Node) => boolean,
+): Map<Node, number> {
   const users = new Map<Node, Node[]>();
   for (const node of graph.nodes) {
     for (const { node: operand } of operandsOf(node))
@@ -77,8 +87,9 @@ function countUses(graph: Graph, takes: (node: Node) => boolean): Map<Node, numb
     if (takes(node) || !isPointwise(node) || outputs.has(node)) continue;
     const own = users.get(node) ?? [];
     const accepts = (user: Node) =>
-      !takes(user) &&
-      (user.op === 'sum' ||
+      !isRead(user, node) &&
+      (takes(user) ||
+        user.op === 'sum' ||
         user.op === 'max' ||
         // A reshape of a tensor in memory costs nothing.
         (isPointwise(user) && (user.op !== 'reshape' || uses.has(user))));

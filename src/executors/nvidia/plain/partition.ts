@@ -98,16 +98,21 @@ function pointwiseStage(node: Node, context: KernelContext): Stage {
   return { kind: 'kernel', kernel: { ...kernel, inPlace }, inputs: writer.inputs, outputs: [output] };
 }
 
-/** Index type, storage and inlining of a graph. */
+/** Index type, storage and inlining of a graph. @param isRead as {@link chooseInlined} has it. */
 export function contextOf(
   graph: Graph,
   { takes, storage = ownStorage }: PartitionPolicy,
+  isRead?: (user: Node, operand: Node) => boolean,
 ): KernelContext & Inlining {
   const largest = graph.nodes.reduce(
     (most, { results }) => Math.max(most, ...results.map(({ shape }) => elementCount(shape))),
     0,
   );
-  return { ...chooseInlined(graph, takes), storage, indexType: largest < 2 ** 30 ? 'int' : 'long long' };
+  return {
+    ...chooseInlined(graph, takes, isRead),
+    storage,
+    indexType: largest < 2 ** 30 ? 'int' : 'long long',
+  };
 }
 
 /** Constants of one value that something reads from memory; all others are written into kernels as numbers. */

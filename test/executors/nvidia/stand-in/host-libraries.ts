@@ -216,12 +216,14 @@ interface Item {
   readonly keys: number;
   readonly queryStart: number;
   readonly keyStart: number;
+  readonly valueStart: number;
   readonly statistic: (query: number, head: number) => number;
   readonly problem: AttentionProblem;
 }
 
 function itemsOf(problem: AttentionProblem, address: (name: IndexName) => bigint): readonly Item[] {
   const { batch, queries, keys, keyStep = keys, heads, headSize, hasLengths, packedTokens } = problem;
+  const { valueStep = heads * headSize } = problem;
   const integers = (name: IndexName, bytes: 4 | 8, index: number) => {
     const view = bytesAt(address(name) + BigInt(bytes * index), bytes);
     const data = new DataView(view.buffer, view.byteOffset, bytes);
@@ -234,6 +236,7 @@ function itemsOf(problem: AttentionProblem, address: (name: IndexName) => bigint
         keys: hasLengths ? integers('keyLengths', 4, i) : keys,
         queryStart: i * queries * heads * headSize,
         keyStart: i * keyStep * heads * headSize,
+        valueStart: i * keyStep * valueStep,
         statistic: (query, head) => (i * heads + head) * queries + query,
         problem,
       };
@@ -244,6 +247,7 @@ function itemsOf(problem: AttentionProblem, address: (name: IndexName) => bigint
       keys: length,
       queryStart: start,
       keyStart: start,
+      valueStart: start,
       statistic: (query, head) => statistics + query * heads + head,
       problem,
     };
@@ -297,13 +301,22 @@ function isOfKeys(name: TokenName): boolean {
 }
 
 function startOf(item: Item, name: TokenName, address: (name: never) => bigint): bigint {
-  return address(name as never) + BigInt(2 * (isOfKeys(name) ? item.keyStart : item.queryStart));
+  const ofKeys = name === 'v' ? item.valueStart : item.keyStart;
+  return address(name as never) + BigInt(2 * (isOfKeys(name) ? ofKeys : item.queryStart));
 }
 
 function tokens(item: Item, name: TokenName, address: (name: never) => bigint): Values {
   const { heads, headSize } = item.problem;
-  const shape = [1, isOfKeys(name) ? item.keys : item.queries, heads, headSize];
-  return read(startOf(item, name, address), { shape, dtype: 'bf16' });
+  const count = isOfKeys(name) ? item.keys : item.queries;
+  const shape = [1, count, heads, headSize];
+  const { valueStep = heads * headSize } = item.problem;
+  const step = name === 'v' ? valueStep : heads * headSize;
+  const start = startOf(item, name, address);
+  const data = Array.from({ length: count }, (_, token) => {
+    const type = { shape: [heads * headSize], dtype: 'bf16' } as const;
+    return [...read(start + BigInt(2 * token * step), type).data];
+  });
+  return { shape, dtype: 'bf16', data: Float64Array.from(data.flat()) };
 }
 
 function eachStatistic(item: Item, visit: (place: number, index: number) => void): void {

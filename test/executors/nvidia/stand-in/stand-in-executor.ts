@@ -203,16 +203,19 @@ function stored(tensor: HostTensor, dtype: DType): HostTensor {
   return tensor.dtype === dtype ? tensor : fromFloat32(dtype as 'bf16', tensor.shape, toFloat32(tensor));
 }
 
-/** What a library call makes of its operands: a node, and what its tail does to the result. */
+/** What a library call makes of its operands: a node, with what is cut out for it, and what its tail does to the result. */
 function computeCall(stage: LibraryStage, operands: readonly HostTensor[]): HostTensor[] {
   const made = new TensorMap<HostTensor>();
   operandsOfCall(stage).forEach((operand, index) => {
     made.set(operand, at(operands, index));
   });
-  const computed = (tensor: Tensor) => {
+  const computed = (tensor: Tensor): HostTensor => {
     const value = made.get(tensor);
-    if (value === undefined) throw new Error(`${tensor.node.op} was not computed`);
-    return value;
+    if (value !== undefined) return value;
+    const { node } = tensor;
+    if (stage.cut === undefined || (node.op !== 'slice' && node.op !== 'reshape'))
+      throw new Error(`${node.op} was not computed`);
+    return at(compute(node as NodeOf<'slice'>, operandsOf(node).map(computed)), 0);
   };
   for (const node of stage.tail === undefined ? [stage.node] : nodesOfTail(stage.tail)) {
     const found = compute(node as NodeOf<'matmul'>, operandsOf(node).map(computed));
@@ -223,7 +226,10 @@ function computeCall(stage: LibraryStage, operands: readonly HostTensor[]): Host
   return resultsOfCall(stage).map(computed);
 }
 
-function compute<K extends 'matmul'>(node: NodeOf<K>, operands: readonly HostTensor[]): HostTensor[] {
+function compute<K extends 'matmul' | 'slice'>(
+  node: NodeOf<K>,
+  operands: readonly HostTensor[],
+): HostTensor[] {
   const kernel = kernels[node.op] as ReferenceKernel<K>;
   const arrays = kernel(
     operands.map(fromHost) as unknown as Parameters<ReferenceKernel<K>>[0],
