@@ -48,7 +48,7 @@ async function forward(precision: Compared): Promise<Float32Array> {
   const work = makeWork(options.dry ? tinyCase(full) : full, { weights: options.dry ? 'f32' : 'bf16' });
   const { device, ...rest } = deviceOf(precision);
   await using executor = await openExecutor(device, rest);
-  const executable = await executor.compile(work.graph);
+  const executable = await executor.compile(work.graph, { fixed: work.fixed });
   const [output] = await executor.run(
     executable,
     work.values.map((tensor) => executor.upload(tensor)),

@@ -76,7 +76,7 @@ async function prepare({ case: given, settings }: PrepareAsk): Promise<Answers['
   const free = gpu?.device.memoryInfo().free ?? 0;
   const [traceStart, work] = [performance.now(), makeWork(given, how)];
   const start = performance.now();
-  const executable = await executor.compile(work.graph, { donate: work.donate });
+  const executable = await executor.compile(work.graph, { donate: work.donate, fixed: work.fixed });
   const compileSeconds = (performance.now() - start) / 1000;
   prepared = new Prepared(executor, gpu, executable, work);
   for (let i = 0; i < warmUps; i++) await prepared.queue();

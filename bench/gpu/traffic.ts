@@ -3,7 +3,7 @@
  * transformer of `cases.ts` whose blocks are computed again or not: kernels of a training step and the bytes that they read and
  * write, for a kernel for each node and for fused kernels, in f32 and in bf16, without a GPU; then what the precision
  * `bf16` keeps in memory, and why; of a forward pass the same for `fp8`. Each kernel counts each tensor once, of what slices are cut from the slices; libraries
- * are counted, but not their bytes.
+ * are counted, but not their bytes. Of a forward pass, whose weights are fixed, what is made of them once is counted apart.
  */
 
 import type { LatentCache } from '../../src/data/latent-cache.ts';
@@ -22,7 +22,7 @@ import { bytesPerElement } from '../../src/tensor/dtype.ts';
 import { makeGraph } from '../../src/tensor/graph.ts';
 import { inlineCalls } from '../../src/tensor/rewrite.ts';
 import { formatType, type TensorType } from '../../src/tensor/shape.ts';
-import type { Node, Tensor } from '../../src/tensor/tensor.ts';
+import type { Graph, Node, Tensor } from '../../src/tensor/tensor.ts';
 import {
   autoencoderConfigOf,
   autoencoderPlanner,
@@ -36,7 +36,13 @@ import { makeWork } from './work.ts';
 
 const [kind = 'transformer', file = `recipes/micro/${kind}.json`, shown = '12'] = process.argv.slice(2);
 
-async function tracedStep() {
+interface TracedWork {
+  readonly graph: Graph;
+  readonly donate: readonly number[];
+  readonly fixed?: readonly number[];
+}
+
+async function tracedStep(): Promise<TracedWork> {
   if (kind !== 'autoencoder' && kind !== 'transformer') {
     const given = cases[kind as CaseName];
     return makeWork(given, { recompute: file === 'recompute' });
@@ -63,7 +69,7 @@ const libraries: readonly Node['op'][] = [
   'attentionGradient',
 ];
 
-const { graph, donate } = await tracedStep();
+const { graph, donate, fixed = [] }: TracedWork = await tracedStep();
 const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
 const takes = ({ op }: Node) => libraries.includes(op);
 const takesTail: TakesTail = (tail, storage) => gemmOfTail(tail, storage) !== undefined;
@@ -90,20 +96,28 @@ function report(
   cut: Partition,
 ): readonly Stage[] {
   const start = performance.now();
-  const stages = cut(given, { takes, takesTail, storage });
+  const still = new Set(fixed.map((index) => given.inputs[index]?.node));
+  const stages = cut(given, { takes, takesTail, storage, isFixed: (node) => still.has(node) });
   const lower = () => ({ scratch: [], kernels: [], bind: () => [] });
-  const { arenaBytes } = planProgram(given, stages, donate, lower, storage);
+  const { arenaBytes, prepared } = planProgram(given, stages, donate, lower, storage, undefined, fixed);
+  const once = new Set(prepared.map(({ kernel }) => kernel));
+  let [onceBytes, keptBytes] = [0, 0];
   const groups = new Map<string, { count: number; bytes: number }>();
   let [kernels, bytes, calls] = [0, 0, 0];
   const sources = new Set<string>();
   for (const stage of stages) {
     if (stage.kind === 'library') calls++;
     if (stage.kind !== 'kernel') continue;
-    kernels++;
     sources.add(stage.kernel.name);
     const asStored = (tensor: Tensor) => ({ shape: tensor.shape, dtype: storage(tensor) });
     const [inputs, outputs] = [stage.inputs.map(asStored), stage.outputs.map(asStored)];
     const own = moved(stage.kernel.source, inputs, outputs);
+    if (once.has(stage.kernel)) {
+      onceBytes += own;
+      keptBytes += outputs.reduce((sum, type) => sum + bytesOfType(type), 0);
+      continue;
+    }
+    kernels++;
     bytes += own;
     const types = (list: readonly TensorType[]) => list.map(formatType).join(' ');
     const key = `${stage.kernel.name}: ${types(inputs)} -> ${types(outputs)}`;
@@ -112,7 +126,7 @@ function report(
   }
   console.log(
     `${name}: ${kernels} kernels (${sources.size} sources), ${calls} library calls, ${gigabytes(bytes)} moved by kernels, ` +
-      `arena ${gigabytes(arenaBytes)}, cut in ${((performance.now() - start) / 1000).toFixed(1)} s`,
+      `arena ${gigabytes(arenaBytes)}, ${once.size} kernels once: ${gigabytes(onceBytes)}, ${gigabytes(keptBytes)} kept, cut in ${((performance.now() - start) / 1000).toFixed(1)} s`,
   );
   const rows = [...groups].sort(([, a], [, b]) => b.bytes - a.bytes).slice(0, Number(shown));
   for (const [key, group] of rows)

@@ -25,6 +25,8 @@ import type { AutoencoderCase, BenchCase, TransformerCase } from './cases.ts';
 export interface Work {
   readonly graph: Graph;
   readonly donate: readonly number[];
+  /** Weights that stay the same from run to run: those of a forward pass. */
+  readonly fixed: readonly number[];
   readonly values: readonly HostTensor[];
   readonly parameters: number;
 }
@@ -106,6 +108,7 @@ function transformerForward(given: TransformerCase, settings: WorkSettings): Wor
   return {
     graph: traced.graph,
     donate: [],
+    fixed: inputsOf(traced.parameters, 0),
     values: drawAll([spec, inputs]),
     parameters: parameterCount(spec),
   };
@@ -179,6 +182,7 @@ function stepOf<Spec extends object, Inputs extends object>(
   return {
     graph: traced.graph,
     donate: inputsOf(traced.parameters, 0, 1),
+    fixed: [],
     values: [...drawAll([spec]), ...means, ...squares, ...drawAll([inputs]), ...now],
     parameters: parameterCount(spec),
   };

@@ -8,6 +8,7 @@
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { cases, longAttention } from '../../test/executors/cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from '../../test/executors/comparison.ts';
+import { problemOfFixedInputs } from '../../test/executors/fixed-inputs.ts';
 import { fp8Cases, fp8Tolerance, largeSizes } from '../../test/executors/fp8-cases.ts';
 import { nnCases } from '../../test/executors/nn-cases.ts';
 import { openForScript } from './open.ts';
@@ -34,6 +35,12 @@ for (const [table, rows] of Object.entries(all)) {
       }
     }
   }
+}
+const fixedProblem = await problemOfFixedInputs(executor, 1e-2, [1024, 256]);
+if (fixedProblem === undefined) passed++;
+else {
+  failed++;
+  console.log(`FAIL fixed inputs: ${fixedProblem}`);
 }
 console.log(`${passed} passed, ${failed} failed in ${((performance.now() - start) / 1000).toFixed(1)} s`);
 const fallback = await executor.fallback?.();

@@ -64,6 +64,11 @@ export type Precision = (typeof precisions)[number];
 export interface CompileOptions {
   /** Indices of inputs that every run may overwrite, such as weights and moments of a training step. Default: none. */
   readonly donate?: readonly number[];
+  /**
+   * Indices of inputs for which run after run is given the same buffers, such as weights of a model that makes videos. What
+   * is computed of them alone may be kept from run to run; with other buffers it is computed again. Default: none.
+   */
+  readonly fixed?: readonly number[];
 }
 
 /** A compiled graph. Disposing it frees what only it needed; buffers that it made stay valid. */

@@ -45,7 +45,7 @@ export class CausalProgram implements Disposable {
   }
 
   /**
-   * Compiles `network` for stretches of the two types. The weights stay the caller's.
+   * Compiles `network` for stretches of the two types. The weights stay the caller's, and as they are.
    * @throws what {@link Executor.compile} throws.
    */
   static async compile<Specs extends object>(
@@ -63,13 +63,14 @@ export class CausalProgram implements Disposable {
     const first = trace('first stretch', (p, x) => build(p, x), specs, types.first);
     const borders: readonly TensorType[] = first.result.cache;
     const next = trace('next stretch', (p, x, cache) => build(p, x, cache), specs, types.next, borders);
-    const compiled = await executor.compile(first.graph);
+    const fixed = inputsOf(first.parameters, 0);
+    const compiled = await executor.compile(first.graph, { fixed });
     const donate = inputsOf(next.parameters, 2);
     return new CausalProgram(
       executor,
       leaves(weights) as readonly DeviceBuffer[],
       compiled,
-      await executor.compile(next.graph, { donate }),
+      await executor.compile(next.graph, { donate, fixed }),
     );
   }
 

@@ -172,7 +172,9 @@ export class VelocityField implements Disposable {
   }
 
   #begin(key: string, graph: Graph): Compiled {
-    const executable = this.#executor.compile(graph);
+    // Its own weights stay as they are; those of a training do not, and copies of them would stay in memory between samples.
+    const fixed = this.#own.map((_, index) => index);
+    const executable = this.#executor.compile(graph, { fixed });
     executable.catch(() => this.#compiled.delete(key));
     return { executable, uses: 0 };
   }

@@ -3,6 +3,7 @@ import {
   disposeAll,
   type Executable,
   type Executor,
+  inputsOf,
   uploadTree,
 } from '../executors/executor.ts';
 import { type AutoencoderSpec, autoencoderSpec, encode } from '../models/autoencoder/autoencoder.ts';
@@ -51,13 +52,13 @@ export class LatentEncoder implements Disposable {
     const key = shape.join('x');
     const known = this.#compiled.get(key);
     if (known !== undefined) return known;
-    const { graph } = trace(
+    const { graph, parameters } = trace(
       `encode ${key}`,
       (p, video) => ({ mean: encode(p as Parameters<AutoencoderSpec>, this.#config, video).mean }),
       autoencoderSpec(this.#config),
       { shape, dtype: 'f32' },
     );
-    const executable = await this.#executor.compile(graph);
+    const executable = await this.#executor.compile(graph, { fixed: inputsOf(parameters, 0) });
     this.#compiled.set(key, executable);
     return executable;
   }

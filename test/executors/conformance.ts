@@ -6,6 +6,7 @@ import { at, type TensorType } from '../../src/tensor/shape.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import type { ConformanceCase } from './cases.ts';
 import { difference, evaluate, graphOf, halvesOf, inputValues } from './comparison.ts';
+import { problemOfFixedInputs } from './fixed-inputs.ts';
 
 /** What an executor promises. */
 export interface Conformance {
@@ -56,6 +57,10 @@ export function describeConformance(
 
     it('refuses a buffer that is given twice when one of the two is donated', () =>
       expectDonatedOnce(executor));
+
+    it('computes what fixed weights ask for, of the weights that it is given', async () => {
+      expect(await problemOfFixedInputs(executor, Math.max(tolerance, 1e-6), [8, 16])).toBeUndefined();
+    });
 
     for (const [table, rows] of Object.entries(tables)) {
       for (const row of rows) {

@@ -3,8 +3,12 @@ import type { Shape, TensorType } from '../../tensor/shape.ts';
 import type { DeviceBuffer } from '../executor.ts';
 import type { Device } from './device.ts';
 
+let made = 0;
+
 /** A tensor in the memory of a GPU. */
 export class NvidiaBuffer implements DeviceBuffer {
+  /** Its own, also among buffers that lie where others were. */
+  readonly id = made++;
   readonly shape: Shape;
   readonly dtype: DType;
   readonly device: Device;

@@ -6,6 +6,7 @@ import { Binding, type Launchers, type StepTime } from './binding.ts';
 import { NvidiaBuffer } from './buffer.ts';
 import type { Device } from './device.ts';
 import type { Location } from './donation.ts';
+import type { PreparedValues, TakenValues } from './prepared.ts';
 import { bytesOfType, isShared, type Program } from './program.ts';
 
 /** Where an output of a run comes from. */
@@ -33,12 +34,17 @@ export class NvidiaExecutable implements Executable {
   private readonly inputTypes: readonly TensorType[];
   private readonly isDonated: readonly boolean[];
   private readonly kept: readonly number[];
+  /** Inputs for which another buffer may come run after run, though they are not donated. */
+  private readonly moving: readonly number[];
   private readonly sources: readonly OutputSource[];
   /** Donated inputs that no output takes the memory of. */
   private readonly released: readonly number[];
   private readonly isShared: boolean;
   /** Memory of inputs that came from different addresses in different runs: they are copied here. */
   private readonly staged = new Map<number, bigint>();
+  private readonly preparedValues: PreparedValues | undefined;
+  /** What was prepared, and the fixed inputs of which it was made. */
+  private prepared: { readonly of: readonly NvidiaBuffer[]; readonly values: TakenValues } | undefined;
   private binding: Binding | undefined;
   private isDisposed = false;
 
@@ -48,7 +54,9 @@ export class NvidiaExecutable implements Executable {
     donated: ReadonlySet<number>,
     constants: ReadonlyMap<number, bigint>,
     device: Device,
+    preparedValues?: PreparedValues,
   ) {
+    this.preparedValues = preparedValues;
     this.graph = graph;
     this.program = program;
     this.donated = donated;
@@ -57,6 +65,7 @@ export class NvidiaExecutable implements Executable {
     this.inputTypes = graph.inputs.map(({ shape, dtype }) => ({ shape, dtype }));
     this.isDonated = graph.inputs.map((_, index) => donated.has(index));
     this.kept = graph.inputs.flatMap((_, index) => (donated.has(index) ? [] : [index]));
+    this.moving = this.kept.filter((index) => !program.fixed.has(index));
     this.sources = sourcesOf(graph, program, this.inputTypes);
     const taken = new Set(this.sources.map(({ input }) => input));
     this.released = [...donated].filter((index) => !taken.has(index));
@@ -91,16 +100,30 @@ export class NvidiaExecutable implements Executable {
     return addresses;
   }
 
+  /** Has what is computed of fixed inputs alone made, if it was not made of these. */
+  prepare(given: readonly NvidiaBuffer[]): void {
+    const { program, preparedValues } = this;
+    if (program.prepared.length === 0 || preparedValues === undefined) return;
+    const of = [...program.fixed].map((index) => at(given, index));
+    if (this.prepared?.of.every((buffer, index) => buffer === of[index])) return;
+    this.binding?.dispose();
+    this.binding = undefined;
+    this.prepared?.values[Symbol.dispose]();
+    this.prepared = undefined;
+    this.prepared = { of, values: preparedValues.take(program, given) };
+  }
+
   /**
-   * The program on these inputs. It stays bound to the addresses of the first run; an input that moves is copied to a
-   * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it.
+   * The program on these inputs, after {@link prepare}. It stays bound to the addresses of the first run; an input that moves is copied to a
+   * place of its own from then on, but a donated one is what the next outputs are made in, so the program follows it, and
+   * so it does fixed ones.
    *
    * A program that is shared is never bound anew for what moves in this process alone, because NCCL wants every process
    * to record a graph when the others do: its inputs have places of their own from the first run on.
    */
   bind(addresses: readonly bigint[], arena: Arena, launchers: Launchers): Binding {
     const known = this.binding;
-    for (const index of this.kept) {
+    for (const index of this.moving) {
       if (this.staged.has(index)) continue;
       const isMoved = known !== undefined && addresses[index] !== known.inputs[index];
       if (isMoved || this.isShared)
@@ -144,13 +167,15 @@ export class NvidiaExecutable implements Executable {
     if (this.isDisposed || this.device.disposed) return;
     this.isDisposed = true;
     this.binding?.dispose();
+    this.prepared?.values[Symbol.dispose]();
     for (const address of [...this.staged.values(), ...this.constants.values()])
       this.device.memory.release(address);
   }
 
   private boundAnew(launchers: Launchers, inputs: readonly bigint[], arena: bigint): Binding {
     this.binding?.dispose();
-    const { device, program, constants } = this;
+    const { device, program } = this;
+    const constants = new Map([...this.constants, ...(this.prepared?.values.addresses ?? [])]);
     this.binding = new Binding(device, launchers, program, { inputs, arena, constants });
     return this.binding;
   }

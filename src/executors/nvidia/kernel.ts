@@ -77,6 +77,8 @@ export interface PartitionPolicy {
   readonly takesTail?: TakesTail;
   /** How tensors lie in memory. Default: in their own dtype. */
   readonly storage?: Storage;
+  /** Whether an input stays the same from run to run: what is made of it is not made together with other things. Default: no. */
+  readonly isFixed?: (input: Node) => boolean;
 }
 
 /**

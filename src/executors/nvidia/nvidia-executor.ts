@@ -27,6 +27,7 @@ import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
 import { narrowed } from './narrowing.ts';
 import { type Buckets, defaultBucketBytes } from './overlap.ts';
+import { PreparedValues } from './prepared.ts';
 import { bucketsOfProgram, bytesOfType, isShared, type Program, planProgram } from './program.ts';
 import { quantised } from './quantising.ts';
 import { ownStorage, type Storage } from './storage.ts';
@@ -66,6 +67,7 @@ export class NvidiaExecutor implements Executor {
   private readonly shared: NvidiaExecutable[] = [];
   private readonly libraries: Libraries;
   private readonly arena: Arena;
+  private readonly prepared: PreparedValues;
 
   /** @throws Error naming what is missing: a driver, a GPU, a library. */
   constructor(
@@ -81,6 +83,7 @@ export class NvidiaExecutor implements Executor {
     this.kernels = new KernelCache(this.device, generator.prelude);
     this.libraries = new Libraries(this.device, this.kernels, precision);
     this.arena = new Arena(this.device);
+    this.prepared = new PreparedValues(this.device, this.kernels);
   }
 
   /**
@@ -93,7 +96,7 @@ export class NvidiaExecutor implements Executor {
     this.communicator = new Communicator(this.device, processes, id);
   }
 
-  async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
+  async compile(graph: Graph, { donate = [], fixed = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     const inlined = makeGraph(graph.name, graph.inputs, inlineCalls(graph.outputs), graph.outputNames);
     const prepared = this.generator.prepare?.(inlined) ?? inlined;
@@ -101,18 +104,31 @@ export class NvidiaExecutor implements Executor {
       this.libraries.takes(node) || (this.communicator !== undefined && isCollective(node));
     const takesTail: TakesTail = (tail, stored) => this.libraries.takesTail(tail, stored);
     const { graph: narrow, storage } = this.stored(prepared, takes, takesTail);
-    const stages = this.generator.partition(narrow, { takes, takesTail, storage });
+    const still = new Set(fixed.map((index) => at(narrow.inputs, index).node));
+    const isFixed = (node: Node) => still.has(node);
+    const stages = this.generator.partition(narrow, { takes, takesTail, storage, isFixed });
     const lower = (stage: LibraryStage) => this.libraries.lower(stage, storage);
-    const plan = (buckets: number | Buckets) => planProgram(narrow, stages, donate, lower, storage, buckets);
+    const plan = (buckets: number | Buckets) =>
+      planProgram(narrow, stages, donate, lower, storage, buckets, fixed);
     const program = await this.agreed(plan(this.bucketBytes), plan);
     if (isShared(program)) this.arena.reserve(program.arenaBytes);
-    await this.kernels.prepare(program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)));
+    await this.kernels.prepare([
+      ...program.prepared.map(({ kernel }) => kernel),
+      ...program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)),
+    ]);
     const constants = new Map<number, bigint>();
     for (const { value, node } of program.constants) {
       const { shape, dtype, values } = node.attributes;
       constants.set(value, this.write(constantTensor(shape, dtype, values)));
     }
-    const executable = new NvidiaExecutable(graph, program, new Set(donate), constants, this.device);
+    const executable = new NvidiaExecutable(
+      graph,
+      program,
+      new Set(donate),
+      constants,
+      this.device,
+      this.prepared,
+    );
     if (isShared(program)) this.shared.push(executable);
     return executable;
   }
@@ -171,8 +187,10 @@ export class NvidiaExecutor implements Executor {
   async run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]> {
     if (!(executable instanceof NvidiaExecutable) || executable.device !== this.device)
       throw new ExecutorError(`${this.name}: the executable is another executor's`);
-    const addresses = executable.take(this.accepted(executable, inputs));
+    const given = this.accepted(executable, inputs);
+    const addresses = executable.take(given);
     try {
+      executable.prepare(given);
       const binding = executable.bind(addresses, this.arena, {
         kernels: this.kernels,
         communicator: this.communicator,

@@ -8,6 +8,7 @@ import { type Kernel, type LibraryStage, operandsOfCall, resultsOfCall, type Sta
 import type { LibraryCall } from './library/library-call.ts';
 import { planMemory } from './memory-plan.ts';
 import { type Buckets, bucketsIn, defaultBucketBytes, scheduleCollectives } from './overlap.ts';
+import type { PreparedStep } from './prepared.ts';
 import { ownStorage, type Storage, storedBytes } from './storage.ts';
 
 /** One step of a program: what it launches, and where its operands, results and scratch are. */
@@ -35,8 +36,11 @@ export interface ProgramConstant {
 export interface Program {
   readonly graph: Graph;
   readonly steps: readonly Step[];
+  /** Inputs that stay the same from run to run, and what is computed of them alone, once for each set of buffers. */
+  readonly fixed: ReadonlySet<number>;
+  readonly prepared: readonly PreparedStep[];
   readonly constants: readonly ProgramConstant[];
-  /** Offset of each value in the arena; those of constants and of donated memory are not used. */
+  /** Offset of each value in the arena; those of constants, prepared values and donated memory are not used. */
   readonly offsets: readonly number[];
   readonly arenaBytes: number;
   /** Bytes of each value. */
@@ -66,6 +70,7 @@ export function bytesOfType({ shape, dtype }: TensorType): number {
  * @param lower how a library node is computed.
  * @param storage how tensors lie in memory; graph inputs and outputs in their own dtype.
  * @param buckets what processes exchange at once: {@link scheduleCollectives}.
+ * @param fixed inputs that stay the same from run to run; of no effect where processes exchange.
  */
 export function planProgram(
   graph: Graph,
@@ -74,6 +79,7 @@ export function planProgram(
   lower: (stage: LibraryStage) => LibraryCall,
   storage: Storage = ownStorage,
   buckets: number | Buckets = defaultBucketBytes,
+  fixed: readonly number[] = [],
 ): Program {
   const locations = new TensorMap<Location>();
   graph.inputs.forEach((input, index) => {
@@ -93,7 +99,7 @@ export function planProgram(
   };
   const read = (tensors: readonly Tensor[]) => tensors.map((tensor) => locationOf(locations, tensor));
 
-  const steps: Step[] = [];
+  const all: Step[] = [];
   const constants: ProgramConstant[] = [];
   const isInPlace = inPlaceSums(graph);
   for (const stage of scheduleCollectives(stages, buckets)) {
@@ -112,7 +118,7 @@ export function planProgram(
         const writes = stage.outputs.map(valueMade);
         const inPlace = kernel.inPlace ?? [];
         const name = stepName(kernel.name, stage.inputs, stage.outputs);
-        steps.push({ name, work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
+        all.push({ name, work: { kind: 'kernel', kernel }, reads, writes, inPlace, scratch: [] });
         break;
       }
       case 'library': {
@@ -122,7 +128,7 @@ export function planProgram(
         const writes = results.map(newTensor);
         const scratch = call.scratch.map(newValue);
         const name = stepName(callName(stage), operands, results);
-        steps.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
+        all.push({ name, work: { kind: 'library', call }, reads, writes, inPlace: [], scratch });
         break;
       }
       case 'start': {
@@ -140,14 +146,14 @@ export function planProgram(
           isInPlace(node) ? [[index, index]] : [],
         );
         const name = `${nodes.length} x ${at(nodes, 0).op}: ${formatType(at(operands, 0))} ...`;
-        steps.push({ name, work: { kind: 'start', nodes }, reads, writes, inPlace, scratch: [] });
+        all.push({ name, work: { kind: 'start', nodes }, reads, writes, inPlace, scratch: [] });
         break;
       }
       case 'wait': {
         const { nodes } = stage;
         const reads = read(nodes.flatMap((node) => [node.operands[0], new Tensor(node as Node, 0)]));
         const name = `wait for ${nodes.length} x ${at(nodes, 0).op}`;
-        steps.push({ name, work: { kind: 'wait', nodes }, reads, writes: [], inPlace: [], scratch: [] });
+        all.push({ name, work: { kind: 'wait', nodes }, reads, writes: [], inPlace: [], scratch: [] });
         break;
       }
     }
@@ -156,9 +162,38 @@ export function planProgram(
     location: locationOf(locations, output),
     bytes: bytesOfType(output),
   }));
+  const split = apart(all, new Set(fixed.filter((index) => !donated.includes(index))));
+  const { steps, prepared } = split;
   const donations = planDonations(donated, graph.inputs.map(bytesOfType), outputs, steps);
-  const { offsets, bytes: arenaBytes } = planArena(bytes, steps, outputs, constants, donations);
-  return { graph, steps, constants, offsets, arenaBytes, bytes, outputs, donations };
+  const kept = [...constants.map(({ value }) => value), ...prepared.flatMap(({ writes }) => writes)];
+  const { offsets, bytes: arenaBytes } = planArena(bytes, steps, outputs, kept, donations);
+  return { graph, ...split, constants, offsets, arenaBytes, bytes, outputs, donations };
+}
+
+/** Kernels that read fixed inputs, or what such kernels make, and nothing else; and all other steps. */
+function apart(
+  all: readonly Step[],
+  fixed: ReadonlySet<number>,
+): Pick<Program, 'steps' | 'prepared' | 'fixed'> {
+  const isShared = all.some(({ work }) => work.kind === 'start');
+  if (fixed.size === 0 || isShared) return { steps: all, prepared: [], fixed: new Set() };
+  const makers = Map.groupBy(
+    all.flatMap(({ writes }) => writes),
+    (value) => value,
+  );
+  const made = new Set<number>();
+  const [steps, prepared]: [Step[], PreparedStep[]] = [[], []];
+  for (const step of all) {
+    const { work, reads, writes, inPlace } = step;
+    const isKnown = (read: Location) =>
+      read.kind === 'input' ? fixed.has(read.index) : made.has(read.value);
+    const isWhole = writes.every((value) => makers.get(value)?.length === 1);
+    if (work.kind === 'kernel' && reads.length > 0 && reads.every(isKnown) && isWhole) {
+      for (const value of writes) made.add(value);
+      prepared.push({ kernel: work.kernel, reads, writes, inPlace });
+    } else steps.push(step);
+  }
+  return { steps, prepared, fixed };
 }
 
 /** `matmul`, or with its tail `matmul+bias+gelu`. */
@@ -184,7 +219,7 @@ function planArena(
   bytes: readonly number[],
   steps: readonly Step[],
   outputs: Program['outputs'],
-  constants: readonly ProgramConstant[],
+  kept: readonly number[],
   donations: Program['donations'],
 ) {
   const first = new Array<number>(bytes.length).fill(steps.length);
@@ -200,10 +235,7 @@ function planArena(
     for (const location of reads) use(location, step);
   });
   for (const { location } of outputs) use(location, steps.length);
-  const elsewhere = new Set([
-    ...constants.map(({ value }) => value),
-    ...valuesInDonatedMemory({ donations, outputs }).keys(),
-  ]);
+  const elsewhere = new Set([...kept, ...valuesInDonatedMemory({ donations, outputs }).keys()]);
   return planMemory(
     bytes.map((size, value) => ({
       bytes: elsewhere.has(value) ? 0 : size,

@@ -10,6 +10,7 @@ import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
 import type { Kernel } from '../../../src/executors/nvidia/kernel.ts';
 import type { KernelCache } from '../../../src/executors/nvidia/kernel-cache.ts';
 import { prelude } from '../../../src/executors/nvidia/plain/prelude.ts';
+import { PreparedValues } from '../../../src/executors/nvidia/prepared.ts';
 import { at } from '../../../src/tensor/shape.ts';
 import { trace } from '../../../src/tensor/trace.ts';
 import { CpuKernels, missingCompiler } from './stand-in/compile.ts';
@@ -52,9 +53,19 @@ describe.skipIf(reason !== undefined)(`executables${reason === undefined ? '' : 
   const plans = new Map(
     [[], [0], [0, 1], [1, 2], [0, 1, 2]].map((donate) => [donate, planStandIn(graph, generator, donate, [])]),
   );
+  const weighted = [1, 2].map((scale) => {
+    const traced = trace('weighted', (x, w) => [x.mul(w.sum()).mul(scale), w.mul(x)], type, type);
+    return {
+      graph: traced.graph,
+      plan: planStandIn(traced.graph, generator, [], [], undefined, undefined, [1]),
+    };
+  });
   let compiled: CpuKernels;
   beforeAll(async () => {
-    compiled = await CpuKernels.compile(prelude, [...plans.values()].flatMap(kernelsOf));
+    compiled = await CpuKernels.compile(
+      prelude,
+      [...plans.values(), ...weighted.map(({ plan }) => plan)].flatMap(kernelsOf),
+    );
   }, 120_000);
   afterAll(() => compiled[Symbol.dispose]());
 
@@ -129,6 +140,58 @@ describe.skipIf(reason !== undefined)(`executables${reason === undefined ? '' : 
     const plain = open([]);
     const one = plain.upload(1);
     expect(plain.read(at(plain.run([one, one, one]), 1))).toBe(2);
+  });
+
+  it('compute what fixed inputs alone are for once, together, and anew of other buffers', () => {
+    const host = new HostDevice();
+    const device = host as unknown as Device;
+    const launched: string[] = [];
+    const kernels = {
+      bind: (kernel: Kernel, addresses: readonly bigint[]) => () => {
+        launched.push(kernel.name);
+        compiled.run(kernel, addresses);
+      },
+    } as unknown as KernelCache;
+    const prepared = new PreparedValues(device, kernels);
+    const working = host.memory.allocate(1 << 16);
+    const arena = { require: () => working } as unknown as Arena;
+    const [one, two] = weighted.map(
+      ({ graph: own, plan }) =>
+        new NvidiaExecutable(own, plan.program, new Set(), new Map(), device, prepared),
+    ) as [NvidiaExecutable, NvidiaExecutable];
+    const upload = (value: number, address = host.memory.allocate(16)) => {
+      bytesAt(address, 16).set(new Uint8Array(Float32Array.of(value, value, value, value).buffer));
+      return new NvidiaBuffer(type, address, device);
+    };
+    const run = (executable: NvidiaExecutable, inputs: readonly NvidiaBuffer[]) => {
+      const addresses = executable.take(inputs);
+      executable.prepare(inputs);
+      const binding = executable.bind(addresses, arena, { kernels, communicator: undefined });
+      binding.run();
+      return executable
+        .takeOutputs(binding, addresses)
+        .map(({ address }) => new DataView(bytesAt(address, 4).slice().buffer).getFloat32(0, true));
+    };
+    const sums = weighted[0]!.plan.program.prepared.map(({ kernel }) => kernel.name);
+    expect(sums.length).toBeGreaterThan(0);
+    const sumsMade = () => launched.filter((name) => sums.includes(name)).length / sums.length;
+    const w = upload(3);
+    expect([run(one, [upload(5), w]), run(one, [upload(7), w]), run(two, [upload(7), w])]).toEqual([
+      [60, 15],
+      [84, 21],
+      [168, 21],
+    ]);
+    expect(sumsMade()).toBe(1);
+    const other = upload(4, w.address);
+    expect([run(two, [upload(7), other]), run(one, [upload(7), other])]).toEqual([
+      [224, 28],
+      [112, 28],
+    ]);
+    expect(sumsMade()).toBe(2);
+    expect(run(one, [upload(7), upload(2)])).toEqual([56, 14]);
+    one[Symbol.dispose]();
+    expect(run(two, [upload(5), other])).toEqual([160, 20]);
+    expect(sumsMade()).toBe(3);
   });
 
   it('take no buffer that is gone, or of another type or device', () => {

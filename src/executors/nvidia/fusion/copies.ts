@@ -11,15 +11,19 @@ const vector = 8;
 /** Tensors of a launch: two pointers each, of at most 4 KiB of parameters. */
 const mostCopies = 200;
 
-/** Inputs, none of them empty, written anew in another storage, such as all weights in bf16, in one launch or a few. */
+/**
+ * Inputs, none of them empty, written anew in another storage, such as all weights in bf16, in one launch or a few.
+ * @param isFixed inputs that are copied apart from others. Default: none.
+ */
 export function copyStages(
   copies: readonly NodeOf<'cast'>[],
   { storage }: Pick<KernelContext, 'storage'>,
+  isFixed: (input: Node) => boolean = () => false,
 ): readonly Stage[] {
-  const kinds = Map.groupBy(
-    copies,
-    (node) => `${storage(node.operands[0])} ${storage(resultOf(node as Node))}`,
-  );
+  const kinds = Map.groupBy(copies, (node) => {
+    const [x] = node.operands;
+    return `${isFixed(x.node)} ${storage(x)} ${storage(resultOf(node as Node))}`;
+  });
   return [...kinds.values()].flatMap((alike) => {
     const [from, to] = [at(alike, 0).operands[0], resultOf(at(alike, 0) as Node)].map((tensor) =>
       storageType(storage(tensor)),

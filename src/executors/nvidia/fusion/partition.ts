@@ -49,7 +49,7 @@ export const fusedPartition: Partition = (graph, policy) => {
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, takes, context);
   const copies = graph.nodes.filter(isInputCopy);
-  for (const stage of copyStages(copies, context))
+  for (const stage of copyStages(copies, context, policy.isFixed))
     grouping.addStages([stage], inputsOf(stage), madeBy(stage));
   const inMemory = constantsInMemory(graph, takes);
   for (const node of graph.nodes) {

@@ -89,6 +89,7 @@ export interface Others {
  * @param alsoLibrary operations taken from kernels.
  * @param bucketBytes what other processes exchange at once, if there are any.
  * @param lower what library nodes launch: nothing, unless the program is bound.
+ * @param fixed inputs that stay the same from run to run.
  */
 export function planStandIn(
   graph: Graph,
@@ -101,6 +102,7 @@ export function planStandIn(
     kernels: [],
     bind: () => [],
   }),
+  fixed: readonly number[] = [],
 ): StandInProgram {
   const takes = (node: Node) =>
     libraryOps.includes(node.op) ||
@@ -112,14 +114,18 @@ export function planStandIn(
   const { graph: planned, storage } = generator.isNarrow
     ? narrowed(scaled.graph, takes, takesTail, scaled.products)
     : { graph: prepared, storage: ownStorage };
-  const stages = generator.partition(planned, { takes, takesTail, storage });
+  const still = new Set(fixed.map((index) => at(planned.inputs, index).node));
+  const isFixed = (node: Node) => still.has(node);
+  const stages = generator.partition(planned, { takes, takesTail, storage, isFixed });
   const lowered = (stage: LibraryStage) => lower(stage, storage);
-  return { program: planProgram(planned, stages, donate, lowered, storage, bucketBytes), stages, storage };
+  const program = planProgram(planned, stages, donate, lowered, storage, bucketBytes, fixed);
+  return { program, stages, storage };
 }
 
 /** Kernels of a planned graph. */
 export function kernelsOf({ program }: StandInProgram) {
-  return program.steps.flatMap(({ work }) => (work.kind === 'kernel' ? [work.kernel] : []));
+  const own = program.steps.flatMap(({ work }) => (work.kind === 'kernel' ? [work.kernel] : []));
+  return [...program.prepared.map(({ kernel }) => kernel), ...own];
 }
 
 /**
@@ -145,6 +151,14 @@ export function runStandIn(
     stage.kind === 'library' && !isCollective(stage.node) ? [stage] : [],
   );
   const written = new Set<number>();
+  for (const { kernel, reads, writes } of program.prepared) {
+    for (const value of writes) written.add(value);
+    const values = writes.map((value): Location => ({ kind: 'value', value }));
+    compiled.run(
+      kernel,
+      [...reads, ...values].map((location) => memory.addressOf(location)),
+    );
+  }
   for (const step of program.steps) {
     memory.check(step, written);
     for (const value of step.writes) {
@@ -261,6 +275,8 @@ class Memory {
       this.starts.set(`input${index}`, take(bytesOf(tensor).length));
     });
     for (const { value } of program.constants)
+      this.starts.set(`value${value}`, take(at(program.bytes, value)));
+    for (const value of program.prepared.flatMap(({ writes }) => writes))
       this.starts.set(`value${value}`, take(at(program.bytes, value)));
     this.arena = take(program.arenaBytes);
     this.native = new NativeMemory(end + 512);
