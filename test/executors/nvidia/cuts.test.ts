@@ -194,7 +194,8 @@ describe.skipIf(reason !== undefined)(
     }
 
     it.each(rows)('$name', async ({ name, graph, node, cut, storage, call, inputs }) => {
-      const values = inputs.map((input, index) => rounded(inputValues(input, `${name}.${index}`)));
+      const drawn = inputs.map((input, index) => rounded(inputValues(input, `${name}.${index}`)));
+      const values = drawn.map((tensor, index) => spoken(tensor, index));
       const needed = operandsOfCall({ kind: 'library', node, cut });
       const results = resultsOf(node).slice(0, node.op === 'attention' ? 1 : 3);
       const wanted = makeGraph('wanted', graph.inputs, [...needed, ...results]);
@@ -233,4 +234,23 @@ function relativeError(found: HostTensor, expected: HostTensor): number {
   const length = (values: Float64Array) => Math.sqrt(values.reduce((sum, value) => sum + value ** 2, 0));
   const exact = Float64Array.from(expected.data);
   return length(exact.map((value, i) => found.data[i]! - value)) / length(exact);
+}
+
+/** Of many keys the last 200 alone have scores, large ones, so that those in a run of their own count. */
+function spoken(tensor: HostTensor, operand: number): HostTensor {
+  const [, keys] = tensor.shape as [number, number];
+  const data = toFloat32(tensor);
+  if (operand === 0)
+    return fromFloat32(
+      'f32',
+      tensor.shape,
+      data.map((value) => 8 * value),
+    );
+  const width = data.length / keys;
+  const isSilent = (i: number) => operand === 1 && i / width < keys - 200 && keys > 1000;
+  return fromFloat32(
+    'f32',
+    tensor.shape,
+    data.map((value, i) => (isSilent(i) ? 0 : value)),
+  );
 }
