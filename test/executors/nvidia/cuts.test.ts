@@ -1,8 +1,13 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { attributes, type Cudnn } from '../../../src/executors/nvidia/bindings/cudnn.ts';
 import { cutOf } from '../../../src/executors/nvidia/cuts.ts';
 import { fusedPartition } from '../../../src/executors/nvidia/fusion/partition.ts';
 import { prepare } from '../../../src/executors/nvidia/fusion/prepare.ts';
 import { operandsOfCall } from '../../../src/executors/nvidia/kernel.ts';
+import {
+  attentionBackward,
+  attentionForward,
+} from '../../../src/executors/nvidia/library/attention-graph.ts';
 import {
   lowerAttention,
   lowerAttentionGradient,
@@ -75,6 +80,61 @@ describe('values cut out of a wider tensor', () => {
     );
     expect(cutOf(packed.graph.nodes.find(({ op }) => op === 'attention')!, () => 'bf16')).toBeUndefined();
   });
+});
+
+/** A cuDNN without plans that notes sizes and strides of tensors in memory. */
+function notingCudnn() {
+  const notes = new Map<bigint, { sizes?: number[]; strides?: number[]; isVirtual?: boolean }>();
+  const cudnn = {
+    check: () => undefined,
+    cudnnBackendCreateDescriptor: (_kind: number, out: Uint8Array) => {
+      new DataView(out.buffer, out.byteOffset).setBigInt64(0, BigInt(notes.size + 1), true);
+      notes.set(BigInt(notes.size + 1), {});
+      return 0;
+    },
+    cudnnBackendSetAttribute: (of: bigint, name: number, _type: number, count: number, value: Uint8Array) => {
+      const note = notes.get(of)!;
+      const view = new DataView(value.buffer, value.byteOffset);
+      const integers = () => Array.from({ length: count }, (_, i) => Number(view.getBigInt64(8 * i, true)));
+      if (name === attributes.tensorSizes) note.sizes = integers();
+      if (name === attributes.tensorStrides) note.strides = integers();
+      if (name === attributes.tensorIsVirtual) note.isVirtual = true;
+      return 0;
+    },
+  };
+  const quiet = new Proxy(cudnn, { get: (known, name) => known[name as keyof typeof known] ?? (() => 0) });
+  const inMemory = () =>
+    [...notes.values()].flatMap(({ sizes: axes, strides, isVirtual }) =>
+      axes !== undefined && isVirtual !== true ? [`${axes} by ${strides}`] : [],
+    );
+  return { cudnn: quiet as unknown as Cudnn, inMemory };
+}
+
+it('values have strides of their own in cuDNN graphs, gradients none', () => {
+  const problem = { batch: 2, heads: 3, queries: 40, keys: 24, headSize: 16, scale: 1, hasLengths: false };
+  const cutProblem = { ...problem, keyStep: 32, valueStep: 144 };
+  const [forward, backward] = [notingCudnn(), notingCudnn()];
+  expect(() => attentionForward(forward.cudnn, cutProblem)).toThrow();
+  expect(() => attentionBackward(backward.cudnn, cutProblem)).toThrow();
+  const [q, v] = ['2,3,40,16 by 1920,16,48,1', '2,3,24,16 by 4608,16,144,1'];
+  expect(forward.inMemory().slice(1, 6)).toEqual([
+    q,
+    '2,3,16,24 by 1536,16,1,48',
+    v,
+    q,
+    '2,3,40,1 by 120,40,1,1',
+  ]);
+  const gradient = '2,3,24,16 by 1536,16,48,1';
+  expect(backward.inMemory().slice(1, 9)).toEqual([
+    q,
+    '2,3,16,24 by 1536,16,1,48',
+    '2,3,16,24 by 4608,16,1,144',
+    q,
+    q,
+    q,
+    gradient,
+    gradient,
+  ]);
 });
 
 const sizes = { width: 32, headSize: 16, hidden: 48, context: 24 };
