@@ -62,15 +62,6 @@ static void destroy(void *pointer) {
   free(kernel);
 }
 
-/** Reads a list of integers; the caller frees it. */
-static OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count) {
-  *count = 0;
-  TRY(ort_integers(api, info, name, NULL, count));
-  *out = malloc((*count + 1) * sizeof **out);
-  if (*out == NULL) return ort_create_status(api, "Fused: out of memory");
-  return ort_integers(api, info, name, *out, count);
-}
-
 /** Whether tiles of an input are read where they are: each row of it once, or one value. */
 static int is_whole(const Input *input) {
   return input->extent == SCALAR || (input->divisor == 1 && input->modulus == 0);

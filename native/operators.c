@@ -36,8 +36,17 @@ OrtStatus *read_sizes(OrtApi *api, const OrtValue *value, Sizes *out) {
   return status;
 }
 
+OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count) {
+  *count = 0;
+  TRY(ort_integers(api, info, name, NULL, count));
+  *out = malloc((*count + 1) * sizeof **out);
+  if (*out == NULL) return ort_create_status(api, "out of memory");
+  return ort_integers(api, info, name, *out, count);
+}
+
 /** The operators, to be added to a domain; NULL after the last. */
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
-  const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator};
+  const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,
+                                          &kernel_gradient_operator};
   return index < sizeof operators / sizeof *operators ? operators[index] : NULL;
 }

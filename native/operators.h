@@ -4,7 +4,7 @@
 
 #include "ort.h"
 
-extern const OrtCustomOp fused_operator, transposed_operator;
+extern const OrtCustomOp fused_operator, transposed_operator, convolution_operator, kernel_gradient_operator;
 
 enum { MOST_AXES = 8 };
 
@@ -16,6 +16,9 @@ typedef struct {
 
 /** Reads the shape of a value. */
 OrtStatus *read_sizes(OrtApi *api, const OrtValue *value, Sizes *out);
+
+/** Reads a list of integers; the caller frees it. */
+OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count);
 
 /** What all have in common: any number of float tensors in and out, on the CPU. */
 const char *on_cpu(const OrtCustomOp *op);

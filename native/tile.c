@@ -282,4 +282,5 @@ static void transpose(float *out, size_t out_stride, const float *in, size_t in_
     }
 }
 
-const Level LEVEL = {run_tile, transpose};
+extern const Products PRODUCTS;
+const Level LEVEL = {run_tile, transpose, &PRODUCTS};

@@ -1,4 +1,4 @@
-/* What `fused.c` and `transposed.c` ask of `tile.c`. */
+/* What the operators ask of `tile.c` and `product.c`. */
 #ifndef ZOETROPE_TILE_H
 #define ZOETROPE_TILE_H
 
@@ -31,10 +31,31 @@ typedef void TileRunner(const Instruction *code, size_t count, float *const *reg
 /** Writes a matrix with rows and columns exchanged; strides are the distances between rows. */
 typedef void Transposer(float *out, size_t out_stride, const float *in, size_t in_stride, size_t rows, size_t columns);
 
-/** The same for one level of x86-64. */
+/** Rows of two matrices that lie at regular distances: as many as `length`. */
+typedef struct {
+  const float *a, *b;
+  size_t length;
+} Stretch;
+
+/** The inner loops of products, over tiles of so many rows and columns. */
+typedef struct {
+  size_t rows, columns;
+  /**
+   * out = a b for rows of `a`, each `inner` long, and a panel of b: [inner][columns]. Reads all rows of the tile and writes as
+   * many rows and columns as are asked for.
+   */
+  void (*multiply)(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, const float *panel,
+                   size_t inner);
+  /** out += the sum over the rows of stretches of a^T b, for whole tiles. */
+  void (*add_products)(float *out, size_t out_stride, const Stretch *stretches, size_t count, size_t a_stride,
+                       size_t b_stride);
+} Products;
+
+/** What was compiled for one level of x86-64. */
 typedef struct {
   TileRunner *run;
   Transposer *transpose;
+  const Products *products;
 } Level;
 
 extern const Level level_v2, level_v3, level_v4;

@@ -10,7 +10,7 @@ import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
 import { type OnnxOptions, openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
-import { gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
+import { convolution, gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
@@ -123,6 +123,43 @@ const graphs: Readonly<Record<string, Graph>> = {
     f32(3, 20_000),
     f32(20_000),
   ).graph,
+  'convolutions and their gradients: tiles that are not whole, lines longer than a block, several shares':
+    trace(
+      't',
+      (x, k, dy) => {
+        const padding = [[2, 0] as const, [1, 1] as const, [1, 1] as const];
+        return gradients(convolution(x, k, { padding }).mul(dy).sum(), [x, k]).concat(
+          convolution(x, k, { padding }),
+        );
+      },
+      f32(2, 3, 5, 70, 13),
+      f32(37, 3, 3, 3, 13),
+      f32(2, 3, 5, 70, 37),
+    ).graph,
+  'convolutions with strides and of wide channels': trace(
+    't',
+    (x, k) => {
+      const y = convolution(x, k, {
+        strides: [2, 3],
+        padding: [
+          [1, 1],
+          [0, 2],
+        ],
+      });
+      return [y, ...gradients(y.mul(y).sum(), [x, k])];
+    },
+    f32(3, 9, 31, 70),
+    f32(65, 3, 2, 70),
+  ).graph,
+  'convolutions along time alone': trace(
+    't',
+    (x, k) => {
+      const y = convolution(x, k);
+      return [y, ...gradients(y.mul(y).sum(), [x, k])];
+    },
+    f32(2, 7, 12, 16, 32),
+    f32(32, 3, 1, 1, 32),
+  ).graph,
   'an update in place of every kind of operand': trace(
     't',
     (p, g, m, v, rate) => {
@@ -157,7 +194,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators()).toHaveLength(2);
+    expect(loadOperators()).toHaveLength(4);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))

@@ -94,12 +94,22 @@ export class Emitter {
     return this.value(this.model.node(type, names, attributes, { domain: 'com.microsoft' })[0], result);
   }
 
+  /** {@link op} for one of our own operators, those of `native/`. */
+  own(
+    type: 'Transposed' | 'Convolution' | 'KernelGradient',
+    operands: readonly Value[],
+    result: TensorType,
+    attributes: Readonly<Record<string, OnnxAttribute>> = {},
+  ): Value {
+    const names = operands.map(({ name }) => name);
+    return this.value(this.model.node(type, names, attributes, { domain: 'zoetrope' })[0], result);
+  }
+
   /** x with its last two axes exchanged, by our own operator. */
   transposed(x: Value): Value {
     const rank = x.shape.length;
     const shape = [...x.shape.slice(0, -2), x.shape[rank - 1] ?? 1, x.shape[rank - 2] ?? 1];
-    const [name] = this.model.node('Transposed', [x.name], {}, { domain: 'zoetrope' });
-    return this.value(name, { shape, dtype: x.dtype });
+    return this.own('Transposed', [x], { shape, dtype: x.dtype });
   }
 
   /** Adds a node of our own operator for chains of elementwise operations: see `fused/code.ts`. */

@@ -1,0 +1,77 @@
+/*
+ * The inner loops of products: tiles of ROWS by COLUMNS numbers that are summed in registers. Compiled once for each level of
+ * x86-64, products and sums contracted where the level has an instruction for it. Every number is one sum in one order.
+ */
+#include "tile.h"
+
+#include <string.h>
+
+#if defined __AVX512F__
+enum { LANES = 16, ROWS = 8 };
+#elif defined __AVX2__
+enum { LANES = 8, ROWS = 6 };
+#else
+enum { LANES = 4, ROWS = 4 };
+#endif
+enum { COLUMNS = 2 * LANES };
+typedef float Vector __attribute__((vector_size(LANES * sizeof(float)), aligned(4)));
+
+/** Numbers of a tile, two vectors to a row. */
+typedef struct {
+  Vector low[ROWS], high[ROWS];
+} Sums;
+
+/** Adds a column of `a`, its rows `stride` apart, times a row of `b`. */
+static inline __attribute__((always_inline)) void add_outer(Sums *sums, const float *a, size_t stride, const float *b) {
+  const Vector low = *(const Vector *)b, high = *(const Vector *)(b + LANES);
+#pragma GCC unroll 8
+  for (int row = 0; row < ROWS; row++) {
+    const float factor = a[row * stride];
+    sums->low[row] += factor * low;
+    sums->high[row] += factor * high;
+  }
+}
+
+/** Writes the tile's first rows and columns. */
+static inline __attribute__((always_inline)) void store(const Sums *sums, float *out, size_t stride, size_t rows,
+                                                        size_t columns) {
+  if (rows == ROWS && columns == COLUMNS) {
+#pragma GCC unroll 8
+    for (int row = 0; row < ROWS; row++) {
+      *(Vector *)(out + row * stride) = sums->low[row];
+      *(Vector *)(out + row * stride + LANES) = sums->high[row];
+    }
+    return;
+  }
+  float numbers[ROWS][COLUMNS];
+#pragma GCC unroll 8
+  for (int row = 0; row < ROWS; row++) {
+    *(Vector *)numbers[row] = sums->low[row];
+    *(Vector *)(numbers[row] + LANES) = sums->high[row];
+  }
+  for (size_t row = 0; row < rows; row++) memcpy(out + row * stride, numbers[row], columns * sizeof **numbers);
+}
+
+static void multiply(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, const float *panel,
+                     size_t inner) {
+  Sums sums = {0};
+  for (size_t k = 0; k < inner; k++) add_outer(&sums, a + k, inner, panel + k * COLUMNS);
+  store(&sums, out, out_stride, rows, columns);
+}
+
+static void add_products(float *out, size_t out_stride, const Stretch *stretches, size_t count, size_t a_stride,
+                         size_t b_stride) {
+  Sums sums;
+#pragma GCC unroll 8
+  for (int row = 0; row < ROWS; row++) {
+    sums.low[row] = *(const Vector *)(out + row * out_stride);
+    sums.high[row] = *(const Vector *)(out + row * out_stride + LANES);
+  }
+  for (const Stretch *at = stretches; at < stretches + count; at++) {
+    const float *a = at->a, *b = at->b;
+    for (size_t k = 0; k < at->length; k++, a += a_stride, b += b_stride) add_outer(&sums, a, 1, b);
+  }
+  store(&sums, out, out_stride, ROWS, COLUMNS);
+}
+
+const Products PRODUCTS = {ROWS, COLUMNS, multiply, add_products};
