@@ -10,11 +10,11 @@ import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
 import { type OnnxOptions, openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
-import { convolution, gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
+import { concat, convolution, gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { type Graph, nodesOf, Tensor } from '../../src/tensor/tensor.ts';
+import { type Graph, nodesOf, Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -27,6 +27,24 @@ const hasCompiler = process.arch === 'x64' && spawnSync('gcc', ['--version']).st
 const tolerance = 1e-6;
 
 const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+
+/** A causal convolution along time and its gradients, written as products. */
+function timeProduct(isPadded: boolean): Graph {
+  const [x, w] = [f32(2, 7, 3, 5, 24), f32(40, 3 * 24)];
+  return trace(
+    't',
+    (given, weight) => {
+      const before = zeros(f32(2, 2, 3, 5, 24));
+      const whole = isPadded ? concat([before, given], 1) : given;
+      const frames = whole.shape[1]! - 2;
+      const taps = [0, 1, 2].map((tap) => whole.slice(1, tap, tap + frames));
+      const y = matmul(concat(taps, -1), weight, { transposeB: true });
+      return [y, ...gradients(y.mul(y).sum(), [given, weight])];
+    },
+    x,
+    w,
+  ).graph;
+}
 
 /** Graphs that try what groups can be: broadcasts of all kinds, sums over rows, reshapes, ends of tiles and tasks. */
 const graphs: Readonly<Record<string, Graph>> = {
@@ -160,6 +178,8 @@ const graphs: Readonly<Record<string, Graph>> = {
     f32(2, 7, 12, 16, 32),
     f32(32, 3, 1, 1, 32),
   ).graph,
+  'a product of a tensor beside itself, shifted, with zeros in front': timeProduct(true),
+  'a product of a tensor beside itself, shifted': timeProduct(false),
   'an update in place of every kind of operand': trace(
     't',
     (p, g, m, v, rate) => {
@@ -288,7 +308,9 @@ describe('groups of fused nodes', () => {
       graph.outputs.map((_, index) => index),
       target,
     );
-    return new TextDecoder('latin1').decode(model).match(/Fused|Gemm|MatMul|Transposed|Exp\b|Add\b|Mul\b/g);
+    return new TextDecoder('latin1')
+      .decode(model)
+      .match(/Fused|Gemm|MatMul|Transposed|Convolution|KernelGradient|Concat|Slice|Pad\b|Exp\b|Add\b|Mul\b/g);
   };
 
   it('never need each other in a circle', () => {
@@ -318,6 +340,16 @@ describe('groups of fused nodes', () => {
       'Fused',
     ]);
     expect(operators(graphs['an update in place of every kind of operand']!)).toEqual(['Fused']);
+  });
+
+  it('leave products of shifted tensors to convolutions', () => {
+    const expected = ['Convolution', 'Fused', 'Convolution', 'KernelGradient'];
+    expect(operators(graphs['a product of a tensor beside itself, shifted']!)?.sort()).toEqual(
+      expected.sort(),
+    );
+    expect(
+      operators(graphs['a product of a tensor beside itself, shifted, with zeros in front']!)?.sort(),
+    ).toEqual(expected.sort());
   });
 
   it('read operands row by row where that is possible', () => {
