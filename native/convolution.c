@@ -6,6 +6,7 @@
  * Attributes, written by `src/executors/onnx/convolution.ts`:
  *   geometry   N; D, H, W, C of x; D, H, W, C of the result; sizes, strides and padding (in front) of the kernel
  *   result     sizes of the result
+ *   biased     Convolution only: 1 when a third input, [outputs], is added to every position
  *   reversed   Convolution only: 1 when the kernel is [C, kD, kH, kW, outputs] and every axis of it is read backwards, which is
  *              the gradient of a convolution's input
  */
@@ -33,7 +34,7 @@ typedef struct {
   Geometry at;
   size_t rank;
   int64_t result[MOST_AXES];
-  int reversed;
+  int biased, reversed;
 } Kernel;
 
 static size_t smaller_of(size_t a, size_t b) { return a < b ? a : b; }
@@ -88,11 +89,13 @@ static OrtStatus *make_kernel(OrtApi *api, const OrtInfo *info, int has_directio
   kernel->api = api;
   kernel->products = best_level()->products;
   kernel->transpose = best_level()->transpose;
-  int64_t reversed = 0;
+  int64_t biased = 0, reversed = 0;
   size_t one = 1;
   OrtStatus *status = read_geometry(kernel, info);
   if (status == NULL) status = read_result(kernel, info);
   if (status == NULL && has_direction) status = ort_integers(api, info, "reversed", &reversed, &one);
+  if (status == NULL && has_direction) status = ort_integers(api, info, "biased", &biased, &one);
+  kernel->biased = biased != 0;
   kernel->reversed = reversed != 0;
   if (status == NULL) *out = kernel;
   else free(kernel);
@@ -128,8 +131,10 @@ static size_t place_of(const Geometry *at, int axis, size_t to, size_t tap) {
 
 typedef struct {
   const Kernel *kernel;
-  const float *x, *panels;
+  const float *x, *panels, *starts;
   float *out;
+  /** Whether rows are those of x: a position sees itself alone. */
+  int is_direct;
   atomic_int failed;
 } Convolution;
 
@@ -189,27 +194,47 @@ static void convolve_task(void *pointer, size_t task) {
   }
   for (size_t first = task * TASK; first < last; first += products->rows) {
     const size_t rows = smaller_of(products->rows, last - first);
-    for (size_t row = 0; row < products->rows; row++)
-      write_row(at, run->x, first + (row < rows ? row : 0), tile + row * inner);
+    const float *seen = run->x + first * inner;
+    if (!run->is_direct || rows < products->rows) {
+      seen = tile;
+      for (size_t row = 0; row < products->rows; row++)
+        write_row(at, run->x, first + (row < rows ? row : 0), tile + row * inner);
+    }
     const float *panel = run->panels;
     for (size_t column = 0; column < at->outputs; column += products->columns, panel += inner * products->columns)
       products->multiply(run->out + first * at->outputs + column, at->outputs, rows,
-                         smaller_of(products->columns, at->outputs - column), tile, panel, inner);
+                         smaller_of(products->columns, at->outputs - column), seen, panel, inner, run->starts + column);
   }
   free(tile);
+}
+
+static int is_direct(const Geometry *at) {
+  int direct = 1;
+  for (int axis = 0; axis < 3; axis++)
+    direct = direct && at->size[axis] == 1 && at->stride[axis] == 1 && at->pad[axis] == 0 && at->in[axis] == at->out[axis];
+  return direct;
 }
 
 static OrtStatus *convolve(void *pointer, OrtContext *context) {
   const Kernel *kernel = pointer;
   const Geometry *at = &kernel->at;
-  const size_t columns = kernel->products->columns;
-  const float *weights;
-  Convolution run = {kernel, NULL, NULL, NULL, 0};
+  const size_t outputs = parts_of(at->outputs, kernel->products->columns) * kernel->products->columns;
+  const size_t size = taps_of(at) * at->inputs * outputs;
+  const float *weights, *bias = NULL;
+  Convolution run = {.kernel = kernel, .is_direct = is_direct(at)};
   TRY(bind(kernel, context, &run.x, &weights, &run.out));
-  float *panels = take_memory(taps_of(at) * at->inputs * parts_of(at->outputs, columns) * columns);
+  if (kernel->biased) {
+    OrtValue *value;
+    TRY(ort_input(kernel->api, context, 2, &value));
+    TRY(ort_data(kernel->api, value, (void **)&bias));
+  }
+  float *panels = take_memory(size + outputs);
   if (panels == NULL) return ort_create_status(kernel->api, "Convolution: out of memory");
   write_panels(kernel, weights, panels);
+  memset(panels + size, 0, outputs * sizeof *panels);
+  if (bias != NULL) memcpy(panels + size, bias, at->outputs * sizeof *panels);
   run.panels = panels;
+  run.starts = panels + size;
   OrtStatus *status =
       ort_parallel_for(kernel->api, context, convolve_task, parts_of(positions_of(at), TASK), 0, &run);
   give_memory(panels);

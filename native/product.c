@@ -53,9 +53,21 @@ static inline __attribute__((always_inline)) void store(const Sums *sums, float 
 }
 
 static void multiply(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, const float *panel,
-                     size_t inner) {
-  Sums sums = {0};
-  for (size_t k = 0; k < inner; k++) add_outer(&sums, a + k, inner, panel + k * COLUMNS);
+                     size_t inner, const float *start) {
+  Sums sums;
+#pragma GCC unroll 8
+  for (int row = 0; row < ROWS; row++) {
+    sums.low[row] = *(const Vector *)start;
+    sums.high[row] = *(const Vector *)(start + LANES);
+  }
+  if (columns > LANES)
+    for (size_t k = 0; k < inner; k++) add_outer(&sums, a + k, inner, panel + k * COLUMNS);
+  else
+    for (size_t k = 0; k < inner; k++) {
+      const Vector low = *(const Vector *)(panel + k * COLUMNS);
+#pragma GCC unroll 8
+      for (int row = 0; row < ROWS; row++) sums.low[row] += a[row * inner + k] * low;
+    }
   store(&sums, out, out_stride, rows, columns);
 }
 

@@ -41,11 +41,11 @@ typedef struct {
 typedef struct {
   size_t rows, columns;
   /**
-   * out = a b for rows of `a`, each `inner` long, and a panel of b: [inner][columns]. Reads all rows of the tile and writes as
-   * many rows and columns as are asked for.
+   * out = start + a b for rows of `a`, each `inner` long, and a panel of b: [inner][columns]; `start` is one row. Reads all rows
+   * of the tile and writes as many rows and columns as are asked for.
    */
   void (*multiply)(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, const float *panel,
-                   size_t inner);
+                   size_t inner, const float *start);
   /** out += the sum over the rows of stretches of a^T b, for whole tiles. */
   void (*add_products)(float *out, size_t out_stride, const Stretch *stretches, size_t count, size_t a_stride,
                        size_t b_stride);

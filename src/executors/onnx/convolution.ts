@@ -18,7 +18,12 @@ export function lowerConvolution(
       { kernelSize: kernel.shape.slice(1, -1), strides, padding },
       channels,
     );
-    return emit.own('Convolution', [x, kernel], result, { geometry, result: result.shape, reversed: [0] });
+    return emit.own('Convolution', [x, kernel], result, {
+      geometry,
+      result: result.shape,
+      biased: [0],
+      reversed: [0],
+    });
   }
   const y = channelsFirstConv(
     emit,
@@ -28,6 +33,30 @@ export function lowerConvolution(
     padding,
   );
   return emit.reshape(toChannelsLast(emit, y), result.shape);
+}
+
+/**
+ * Product of a matrix, its rows the last axis of x, and another, [inner, outputs] or transposed, plus a vector for each row if
+ * given: by the operator that does convolutions, of one tap.
+ */
+export function lowerRows(
+  emit: Emitter,
+  x: Value,
+  weights: Value,
+  transposed: boolean,
+  result: TensorType,
+  bias?: Value,
+): Value {
+  const rows = elementCount(x.shape.slice(0, -1));
+  const [inputs, outputs] = [lastOf(x.shape), lastOf(result.shape)];
+  const around = { kernelSize: [1], strides: [1], padding: [[0, 0]] } as const;
+  const operands = bias === undefined ? [x, weights] : [x, weights, bias];
+  return emit.own('Convolution', operands, result, {
+    geometry: geometryOf([1, rows, inputs], [1, rows, outputs], around, { inputs, outputs }),
+    result: result.shape,
+    biased: [Number(bias !== undefined)],
+    reversed: [Number(!transposed)],
+  });
 }
 
 /** dx: dy, spread by the strides, convolved with the flipped kernel whose channels are swapped. */
@@ -48,7 +77,12 @@ export function lowerInputGradient(
     const channels = { inputs: at(kernel.shape, 0), outputs: lastOf(kernel.shape) };
     const around = { kernelSize, strides, padding: inFront.map((before) => [before, 0] as const) };
     const geometry = geometryOf(dy.shape, result.shape, around, channels);
-    return emit.own('Convolution', [dy, kernel], result, { geometry, result: result.shape, reversed: [1] });
+    return emit.own('Convolution', [dy, kernel], result, {
+      geometry,
+      result: result.shape,
+      biased: [0],
+      reversed: [1],
+    });
   }
   const spread = spreadOut(emit, toChannelsFirst(emit, dy), strides);
   const rank = kernel.shape.length;
