@@ -16,5 +16,5 @@ for level in v2 v3 v4; do
   done
 done
 # shellcheck disable=SC2086
-for file in fused transposed convolution operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
+for file in fused transposed convolution attention operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
 gcc -shared -s -Wl,--build-id=none -o "$out" "$work"/*.o

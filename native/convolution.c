@@ -21,7 +21,7 @@
 enum { TASK = 64, BLOCK = 64, MOST_STRETCHES = BLOCK };
 /** Positions worth a sum of their own in the gradient, and most such sums. */
 enum { SHARE = 512, MOST_SHARES = 16 };
-enum { GEOMETRY = 18 };
+enum { GEOMETRY = 18, LINE = 16 };
 
 typedef struct {
   size_t items, in[3], inputs, out[3], outputs, size[3], stride[3], pad[3];
@@ -42,24 +42,6 @@ static size_t larger_of(size_t a, size_t b) { return a > b ? a : b; }
 static size_t parts_of(size_t whole, size_t part) { return (whole + part - 1) / part; }
 static size_t taps_of(const Geometry *at) { return at->size[0] * at->size[1] * at->size[2]; }
 static size_t positions_of(const Geometry *at) { return at->items * at->out[0] * at->out[1] * at->out[2]; }
-
-/** Memory of the last operator, kept for the next: fresh pages would cost more than what is written to them. */
-static _Atomic(float *) spare;
-/** Floats in front of such memory; the first few bytes say how many floats follow. */
-enum { HEAD = 16 };
-
-static float *take_memory(size_t floats) {
-  float *block = atomic_exchange(&spare, NULL);
-  if (block == NULL || *(size_t *)block < floats) {
-    free(block);
-    block = aligned_alloc(64, parts_of(HEAD + floats, HEAD) * HEAD * sizeof *block);
-    if (block == NULL) return NULL;
-    *(size_t *)block = floats;
-  }
-  return block + HEAD;
-}
-
-static void give_memory(float *memory) { free(atomic_exchange(&spare, memory - HEAD)); }
 
 static OrtStatus *read_geometry(Kernel *kernel, const OrtInfo *info) {
   int64_t *values = NULL;
@@ -187,7 +169,7 @@ static void convolve_task(void *pointer, size_t task) {
   const Geometry *at = &run->kernel->at;
   const Products *products = run->kernel->products;
   const size_t inner = taps_of(at) * at->inputs, last = smaller_of((task + 1) * TASK, positions_of(at));
-  float *tile = aligned_alloc(64, parts_of(products->rows * inner, HEAD) * HEAD * sizeof *tile);
+  float *tile = aligned_alloc(64, parts_of(products->rows * inner, LINE) * LINE * sizeof *tile);
   if (tile == NULL) {
     atomic_store(&run->failed, 1);
     return;
@@ -203,7 +185,8 @@ static void convolve_task(void *pointer, size_t task) {
     const float *panel = run->panels;
     for (size_t column = 0; column < at->outputs; column += products->columns, panel += inner * products->columns)
       products->multiply(run->out + first * at->outputs + column, at->outputs, rows,
-                         smaller_of(products->columns, at->outputs - column), seen, panel, inner, run->starts + column);
+                         smaller_of(products->columns, at->outputs - column), seen, inner, panel, inner,
+                         run->starts + column);
   }
   free(tile);
 }

@@ -52,22 +52,43 @@ static inline __attribute__((always_inline)) void store(const Sums *sums, float 
   for (size_t row = 0; row < rows; row++) memcpy(out + row * stride, numbers[row], columns * sizeof **numbers);
 }
 
-static void multiply(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, const float *panel,
-                     size_t inner, const float *start) {
+/** Products that are summed before they are added to what was before: sums of sums are more exact. */
+enum { PIECE = 256 };
+
+/** Adds a tile's products from inner row `first` to `last`. */
+static inline __attribute__((always_inline)) void add_piece(Sums *sums, size_t columns, const float *a, size_t a_stride,
+                                                            const float *panel, size_t first, size_t last) {
+  if (columns > LANES)
+    for (size_t k = first; k < last; k++) add_outer(sums, a + k, a_stride, panel + k * COLUMNS);
+  else
+    for (size_t k = first; k < last; k++) {
+      const Vector low = *(const Vector *)(panel + k * COLUMNS);
+#pragma GCC unroll 8
+      for (int row = 0; row < ROWS; row++) sums->low[row] += a[row * a_stride + k] * low;
+    }
+}
+
+static void multiply(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, size_t a_stride,
+                     const float *panel, size_t inner, const float *start) {
   Sums sums;
 #pragma GCC unroll 8
   for (int row = 0; row < ROWS; row++) {
     sums.low[row] = *(const Vector *)start;
     sums.high[row] = *(const Vector *)(start + LANES);
   }
-  if (columns > LANES)
-    for (size_t k = 0; k < inner; k++) add_outer(&sums, a + k, inner, panel + k * COLUMNS);
-  else
-    for (size_t k = 0; k < inner; k++) {
-      const Vector low = *(const Vector *)(panel + k * COLUMNS);
+  if (inner <= PIECE) {
+    add_piece(&sums, columns, a, a_stride, panel, 0, inner);
+    return store(&sums, out, out_stride, rows, columns);
+  }
+  for (size_t first = 0; first < inner; first += PIECE) {
+    Sums piece = {0};
+    add_piece(&piece, columns, a, a_stride, panel, first, first + PIECE < inner ? first + PIECE : inner);
 #pragma GCC unroll 8
-      for (int row = 0; row < ROWS; row++) sums.low[row] += a[row * inner + k] * low;
+    for (int row = 0; row < ROWS; row++) {
+      sums.low[row] += piece.low[row];
+      sums.high[row] += piece.high[row];
     }
+  }
   store(&sums, out, out_stride, rows, columns);
 }
 

@@ -10,11 +10,20 @@ import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
 import { type OnnxOptions, openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
-import { concat, convolution, gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
+import {
+  attention,
+  concat,
+  convolution,
+  gelu,
+  layerNorm,
+  matmul,
+  rmsNorm,
+  silu,
+} from '../../src/tensor/functions.ts';
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { type Graph, nodesOf, Tensor, zeros } from '../../src/tensor/tensor.ts';
+import { constant, type Graph, nodesOf, Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -43,6 +52,21 @@ function timeProduct(isPadded: boolean): Graph {
     },
     x,
     w,
+  ).graph;
+}
+
+/** Two rows of segments: the second begins late, ends early, and has an empty one. */
+function packedAttention(batch: number, tokens: number, heads: number, size: number): Graph {
+  const type = f32(batch, tokens, heads, size);
+  return trace(
+    't',
+    (q, k, v, dy) => {
+      const offsets = [0, 1, 70, tokens, 9, 81, 81, tokens - 20].slice(0, 4 * batch);
+      const segments = constant(offsets, [batch, 4], 'i32');
+      const y = attention(q, k, v, { segments });
+      return [y, ...gradients(y.mul(dy).sum(), [q, k, v])];
+    },
+    ...([type, type, type, type] as const),
   ).graph;
 }
 
@@ -180,6 +204,15 @@ const graphs: Readonly<Record<string, Graph>> = {
   ).graph,
   'a product of a tensor beside itself, shifted, with zeros in front': timeProduct(true),
   'a product of a tensor beside itself, shifted': timeProduct(false),
+  'attention in segments, some tokens in none, and its gradient': packedAttention(2, 150, 3, 24),
+  'attention of heads that fill tiles': packedAttention(1, 150, 2, 64),
+  'a long product of many rows, with a bias': trace(
+    't',
+    (x, w, bias) => [matmul(x, w).add(bias), matmul(x, w.transpose([1, 0]), { transposeB: true })],
+    f32(1030, 601),
+    f32(601, 45),
+    f32(45),
+  ).graph,
   'an update in place of every kind of operand': trace(
     't',
     (p, g, m, v, rate) => {
@@ -214,7 +247,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators()).toHaveLength(4);
+    expect(loadOperators()).toHaveLength(6);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))

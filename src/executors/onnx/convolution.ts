@@ -18,12 +18,12 @@ export function lowerConvolution(
       { kernelSize: kernel.shape.slice(1, -1), strides, padding },
       channels,
     );
-    return emit.own('Convolution', [x, kernel], result, {
+    return emit.own('Convolution', [x, kernel], [result], {
       geometry,
       result: result.shape,
       biased: [0],
       reversed: [0],
-    });
+    })[0];
   }
   const y = channelsFirstConv(
     emit,
@@ -51,12 +51,12 @@ export function lowerRows(
   const [inputs, outputs] = [lastOf(x.shape), lastOf(result.shape)];
   const around = { kernelSize: [1], strides: [1], padding: [[0, 0]] } as const;
   const operands = bias === undefined ? [x, weights] : [x, weights, bias];
-  return emit.own('Convolution', operands, result, {
+  return emit.own('Convolution', operands, [result], {
     geometry: geometryOf([1, rows, inputs], [1, rows, outputs], around, { inputs, outputs }),
     result: result.shape,
     biased: [Number(bias !== undefined)],
     reversed: [Number(!transposed)],
-  });
+  })[0];
 }
 
 /** dx: dy, spread by the strides, convolved with the flipped kernel whose channels are swapped. */
@@ -77,12 +77,12 @@ export function lowerInputGradient(
     const channels = { inputs: at(kernel.shape, 0), outputs: lastOf(kernel.shape) };
     const around = { kernelSize, strides, padding: inFront.map((before) => [before, 0] as const) };
     const geometry = geometryOf(dy.shape, result.shape, around, channels);
-    return emit.own('Convolution', [dy, kernel], result, {
+    return emit.own('Convolution', [dy, kernel], [result], {
       geometry,
       result: result.shape,
       biased: [0],
       reversed: [1],
-    });
+    })[0];
   }
   const spread = spreadOut(emit, toChannelsFirst(emit, dy), strides);
   const rank = kernel.shape.length;
@@ -112,7 +112,7 @@ export function lowerKernelGradient(
   const [inputs, outputs] = [lastOf(x.shape), lastOf(dy.shape)];
   if (isOurs(emit, x.shape)) {
     const geometry = geometryOf(x.shape, dy.shape, { kernelSize, strides, padding }, { inputs, outputs });
-    return emit.own('KernelGradient', [x, dy], result, { geometry, result: result.shape });
+    return emit.own('KernelGradient', [x, dy], [result], { geometry, result: result.shape })[0];
   }
   const spatial = dy.shape.slice(1, -1);
   const rows = elementCount(dy.shape.slice(0, -1));

@@ -80,7 +80,7 @@ function lowerOutputs(
   for (const unit of units) {
     if ('code' in unit) {
       const { inputs: read, outputs: made, attributes } = unit.code;
-      const results = emit.fused(read.map(resolve), made.map(typeOf), attributes);
+      const results = emit.own('Fused', read.map(resolve), made.map(typeOf), attributes);
       made.forEach((tensor, index) => {
         values.set(tensor, at(results, index));
       });
