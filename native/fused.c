@@ -62,15 +62,6 @@ static void destroy(void *pointer) {
   free(kernel);
 }
 
-/** Reads a list of integers; the caller frees it. */
-static OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count) {
-  *count = 0;
-  TRY(ort_integers(api, info, name, NULL, count));
-  *out = malloc((*count + 1) * sizeof **out);
-  if (*out == NULL) return ort_create_status(api, "Fused: out of memory");
-  return ort_integers(api, info, name, *out, count);
-}
-
 /** Whether tiles of an input are read where they are: each row of it once, or one value. */
 static int is_whole(const Input *input) {
   return input->extent == SCALAR || (input->divisor == 1 && input->modulus == 0);
@@ -221,9 +212,12 @@ static void run_task(void *pointer, size_t task) {
   const size_t last = smaller_of(run->rows, first + run->rows_per_task);
   for (size_t row = first; row < last; row += kernel->rows_per_tile) {
     const size_t rows = smaller_of(kernel->rows_per_tile, last - row);
-    for (size_t i = 0; i < inputs; i++)
-      if (kernel->inputs[i].extent != SCALAR)
-        at[i] = gather_rows(kernel, kernel->inputs + i, run->inputs[i], row, rows, memory + kernel->places[i]);
+    for (size_t i = 0; i < inputs; i++) {
+      const Input *input = kernel->inputs + i;
+      /* One row for all stays as it is: the last tile has no more rows than the first. */
+      if (input->extent != SCALAR && (input->modulus != 1 || row == first))
+        at[i] = gather_rows(kernel, input, run->inputs[i], row, rows, memory + kernel->places[i]);
+    }
     for (size_t i = 0; i < kernel->output_count; i++) {
       const size_t output = registers - kernel->output_count + i;
       if (kernel->extents[output] != SCALAR)

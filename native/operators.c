@@ -2,6 +2,7 @@
 #include "operators.h"
 #include "tile.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 
 const char *on_cpu(const OrtCustomOp *op) { return (void)op, "CPUExecutionProvider"; }
@@ -36,8 +37,34 @@ OrtStatus *read_sizes(OrtApi *api, const OrtValue *value, Sizes *out) {
   return status;
 }
 
+OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count) {
+  *count = 0;
+  TRY(ort_integers(api, info, name, NULL, count));
+  *out = malloc((*count + 1) * sizeof **out);
+  if (*out == NULL) return ort_create_status(api, "out of memory");
+  return ort_integers(api, info, name, *out, count);
+}
+
+static _Atomic(float *) spare;
+/** Floats in front of memory for work; the first few bytes say how many follow. */
+enum { HEAD = 16 };
+
+float *take_memory(size_t floats) {
+  float *block = atomic_exchange(&spare, NULL);
+  if (block == NULL || *(size_t *)block < floats) {
+    free(block);
+    block = aligned_alloc(64, (2 * HEAD + floats) / HEAD * HEAD * sizeof *block);
+    if (block == NULL) return NULL;
+    *(size_t *)block = floats;
+  }
+  return block + HEAD;
+}
+
+void give_memory(float *memory) { free(atomic_exchange(&spare, memory - HEAD)); }
+
 /** The operators, to be added to a domain; NULL after the last. */
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
-  const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator};
+  const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,
+                                          &kernel_gradient_operator, &attention_operator, &attention_gradient_operator};
   return index < sizeof operators / sizeof *operators ? operators[index] : NULL;
 }

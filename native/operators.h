@@ -4,7 +4,8 @@
 
 #include "ort.h"
 
-extern const OrtCustomOp fused_operator, transposed_operator;
+extern const OrtCustomOp fused_operator, transposed_operator, convolution_operator, kernel_gradient_operator,
+    attention_operator, attention_gradient_operator;
 
 enum { MOST_AXES = 8 };
 
@@ -16,6 +17,16 @@ typedef struct {
 
 /** Reads the shape of a value. */
 OrtStatus *read_sizes(OrtApi *api, const OrtValue *value, Sizes *out);
+
+/** Reads a list of integers; the caller frees it. */
+OrtStatus *read_integers(OrtApi *api, const OrtInfo *info, const char *name, int64_t **out, size_t *count);
+
+/**
+ * Memory to work in, in lines of the cache; NULL when there is none. One block is kept for the next operator: fresh pages would
+ * cost more than what is written to them.
+ */
+float *take_memory(size_t floats);
+void give_memory(float *memory);
 
 /** What all have in common: any number of float tensors in and out, on the CPU. */
 const char *on_cpu(const OrtCustomOp *op);

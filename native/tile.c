@@ -282,4 +282,19 @@ static void transpose(float *out, size_t out_stride, const float *in, size_t in_
     }
 }
 
-const Level LEVEL = {run_tile, transpose};
+static void softmax(float *row, size_t count) {
+  const float largest = maximum(row, row, count);
+  subtract(row, row, &largest, count, SINGLE_B);
+  exponentials(row, row, count);
+  const float factor = 1.0f / sum(row, row, count);
+  multiply(row, row, &factor, count, SINGLE_B);
+}
+
+static void softmax_gradient(float *d, const float *p, float total, size_t count) {
+  _Pragma("GCC ivdep") for (size_t i = 0; i < count; i++) d[i] = p[i] * (d[i] - total);
+}
+
+static float dot_product(const float *a, const float *b, size_t count) { return dot(a, b, count); }
+
+extern const Products PRODUCTS;
+const Level LEVEL = {run_tile, transpose, &PRODUCTS, softmax, softmax_gradient, dot_product};

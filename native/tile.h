@@ -1,4 +1,4 @@
-/* What `fused.c` and `transposed.c` ask of `tile.c`. */
+/* What the operators ask of `tile.c` and `product.c`. */
 #ifndef ZOETROPE_TILE_H
 #define ZOETROPE_TILE_H
 
@@ -31,10 +31,36 @@ typedef void TileRunner(const Instruction *code, size_t count, float *const *reg
 /** Writes a matrix with rows and columns exchanged; strides are the distances between rows. */
 typedef void Transposer(float *out, size_t out_stride, const float *in, size_t in_stride, size_t rows, size_t columns);
 
-/** The same for one level of x86-64. */
+/** Rows of two matrices that lie at regular distances: as many as `length`. */
+typedef struct {
+  const float *a, *b;
+  size_t length;
+} Stretch;
+
+/** The inner loops of products, over tiles of so many rows and columns. */
+typedef struct {
+  size_t rows, columns;
+  /**
+   * out = start + a b for rows of `a`, `a_stride` apart, and a panel of b: [inner][columns]; `start` is one row. Reads all rows of
+   * the tile and writes as many rows and columns as are asked for.
+   */
+  void (*multiply)(float *out, size_t out_stride, size_t rows, size_t columns, const float *a, size_t a_stride,
+                   const float *panel, size_t inner, const float *start);
+  /** out += the sum over the rows of stretches of a^T b, for whole tiles. */
+  void (*add_products)(float *out, size_t out_stride, const Stretch *stretches, size_t count, size_t a_stride,
+                       size_t b_stride);
+} Products;
+
+/** What was compiled for one level of x86-64. */
 typedef struct {
   TileRunner *run;
   Transposer *transpose;
+  const Products *products;
+  /** Softmax of a row, in place. */
+  void (*softmax)(float *row, size_t count);
+  /** Of a row of softmax's gradients the scores': p (d - total), in place of d. */
+  void (*softmax_gradient)(float *d, const float *p, float total, size_t count);
+  float (*dot)(const float *a, const float *b, size_t count);
 } Level;
 
 extern const Level level_v2, level_v3, level_v4;

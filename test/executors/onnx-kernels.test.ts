@@ -10,11 +10,20 @@ import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
 import { type OnnxOptions, openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
-import { gelu, layerNorm, matmul, rmsNorm, silu } from '../../src/tensor/functions.ts';
+import {
+  attention,
+  concat,
+  convolution,
+  gelu,
+  layerNorm,
+  matmul,
+  rmsNorm,
+  silu,
+} from '../../src/tensor/functions.ts';
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { type Graph, nodesOf, Tensor } from '../../src/tensor/tensor.ts';
+import { constant, type Graph, nodesOf, Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -27,6 +36,39 @@ const hasCompiler = process.arch === 'x64' && spawnSync('gcc', ['--version']).st
 const tolerance = 1e-6;
 
 const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+
+/** A causal convolution along time and its gradients, written as products. */
+function timeProduct(isPadded: boolean): Graph {
+  const [x, w] = [f32(2, 7, 3, 5, 24), f32(40, 3 * 24)];
+  return trace(
+    't',
+    (given, weight) => {
+      const before = zeros(f32(2, 2, 3, 5, 24));
+      const whole = isPadded ? concat([before, given], 1) : given;
+      const frames = whole.shape[1]! - 2;
+      const taps = [0, 1, 2].map((tap) => whole.slice(1, tap, tap + frames));
+      const y = matmul(concat(taps, -1), weight, { transposeB: true });
+      return [y, ...gradients(y.mul(y).sum(), [given, weight])];
+    },
+    x,
+    w,
+  ).graph;
+}
+
+/** Two rows of segments: the second begins late, ends early, and has an empty one. */
+function packedAttention(batch: number, tokens: number, heads: number, size: number): Graph {
+  const type = f32(batch, tokens, heads, size);
+  return trace(
+    't',
+    (q, k, v, dy) => {
+      const offsets = [0, 1, 70, tokens, 9, 81, 81, tokens - 20].slice(0, 4 * batch);
+      const segments = constant(offsets, [batch, 4], 'i32');
+      const y = attention(q, k, v, { segments });
+      return [y, ...gradients(y.mul(dy).sum(), [q, k, v])];
+    },
+    ...([type, type, type, type] as const),
+  ).graph;
+}
 
 /** Graphs that try what groups can be: broadcasts of all kinds, sums over rows, reshapes, ends of tiles and tasks. */
 const graphs: Readonly<Record<string, Graph>> = {
@@ -123,6 +165,54 @@ const graphs: Readonly<Record<string, Graph>> = {
     f32(3, 20_000),
     f32(20_000),
   ).graph,
+  'convolutions and their gradients: tiles that are not whole, lines longer than a block, several shares':
+    trace(
+      't',
+      (x, k, dy) => {
+        const padding = [[2, 0] as const, [1, 1] as const, [1, 1] as const];
+        return gradients(convolution(x, k, { padding }).mul(dy).sum(), [x, k]).concat(
+          convolution(x, k, { padding }),
+        );
+      },
+      f32(2, 3, 5, 70, 13),
+      f32(37, 3, 3, 3, 13),
+      f32(2, 3, 5, 70, 37),
+    ).graph,
+  'convolutions with strides and of wide channels': trace(
+    't',
+    (x, k) => {
+      const y = convolution(x, k, {
+        strides: [2, 3],
+        padding: [
+          [1, 1],
+          [0, 2],
+        ],
+      });
+      return [y, ...gradients(y.mul(y).sum(), [x, k])];
+    },
+    f32(3, 9, 31, 70),
+    f32(65, 3, 2, 70),
+  ).graph,
+  'convolutions along time alone': trace(
+    't',
+    (x, k) => {
+      const y = convolution(x, k);
+      return [y, ...gradients(y.mul(y).sum(), [x, k])];
+    },
+    f32(2, 7, 12, 16, 32),
+    f32(32, 3, 1, 1, 32),
+  ).graph,
+  'a product of a tensor beside itself, shifted, with zeros in front': timeProduct(true),
+  'a product of a tensor beside itself, shifted': timeProduct(false),
+  'attention in segments, some tokens in none, and its gradient': packedAttention(2, 150, 3, 24),
+  'attention of heads that fill tiles': packedAttention(1, 150, 2, 64),
+  'a long product of many rows, with a bias': trace(
+    't',
+    (x, w, bias) => [matmul(x, w).add(bias), matmul(x, w.transpose([1, 0]), { transposeB: true })],
+    f32(1030, 601),
+    f32(601, 45),
+    f32(45),
+  ).graph,
   'an update in place of every kind of operand': trace(
     't',
     (p, g, m, v, rate) => {
@@ -157,7 +247,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators()).toHaveLength(2);
+    expect(loadOperators()).toHaveLength(6);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))
@@ -251,7 +341,9 @@ describe('groups of fused nodes', () => {
       graph.outputs.map((_, index) => index),
       target,
     );
-    return new TextDecoder('latin1').decode(model).match(/Fused|Gemm|MatMul|Transposed|Exp\b|Add\b|Mul\b/g);
+    return new TextDecoder('latin1')
+      .decode(model)
+      .match(/Fused|Gemm|MatMul|Transposed|Convolution|KernelGradient|Concat|Slice|Pad\b|Exp\b|Add\b|Mul\b/g);
   };
 
   it('never need each other in a circle', () => {
@@ -281,6 +373,16 @@ describe('groups of fused nodes', () => {
       'Fused',
     ]);
     expect(operators(graphs['an update in place of every kind of operand']!)).toEqual(['Fused']);
+  });
+
+  it('leave products of shifted tensors to convolutions', () => {
+    const expected = ['Convolution', 'Fused', 'Convolution', 'KernelGradient'];
+    expect(operators(graphs['a product of a tensor beside itself, shifted']!)?.sort()).toEqual(
+      expected.sort(),
+    );
+    expect(
+      operators(graphs['a product of a tensor beside itself, shifted, with zeros in front']!)?.sort(),
+    ).toEqual(expected.sort());
   });
 
   it('read operands row by row where that is possible', () => {

@@ -1,6 +1,7 @@
 import { at, type Shape, type TensorType } from '../../tensor/shape.ts';
 import type { Emitter, Lowered, Value } from './emitter.ts';
 import { batchedMatmul } from './matmul.ts';
+import type { OnnxAttribute } from './model.ts';
 
 /** Attention: ONNX's own operator where nothing else is asked of it and all scores may be held at once, else composed. */
 export function lowerAttention(
@@ -20,6 +21,18 @@ export function lowerAttention(
       { q_num_heads: H, kv_num_heads: H, scale: { float: scale } },
     );
     return [emit.reshape(y, q.shape), undefined];
+  }
+  if (emit.ownOperators && !used[1]) {
+    const operands = [q, k, v, ...offsetsOf(emit, segments)];
+    return [
+      ...emit.own(
+        'Attention',
+        operands,
+        [{ shape: q.shape, dtype: q.dtype }],
+        ownAttributes(scale, segments),
+      ),
+      undefined,
+    ];
   }
   const heads = { q: headsFirst(emit, q), k: headsFirst(emit, k), v: headsFirst(emit, v) };
   const mask = segments && segmentMask(emit, segments, S);
@@ -58,6 +71,11 @@ export function lowerAttentionGradient(
   [q, k, v, y, , dyGiven, segments]: readonly [Value, Value, Value, Value, Value, Value, Value?],
   { attributes: { scale } }: Lowered<'attentionGradient'>,
 ): readonly Value[] {
+  if (emit.ownOperators) {
+    const operands = [q, k, v, y, dyGiven, ...offsetsOf(emit, segments)];
+    const results = [q, k, v].map(({ shape, dtype }) => ({ shape, dtype }));
+    return emit.own('AttentionGradient', operands, results, ownAttributes(scale, segments));
+  }
   const [B, S, H] = sizes4(q.shape);
   const mask = segments && segmentMask(emit, segments, S);
   const dyVisible = mask ? masked(emit, dyGiven, mask.valid, [B, S, 1, 1]) : dyGiven;
@@ -115,6 +133,15 @@ function deviationFactors(
     left: headsFirst(emit, emit.concat([dy, emit.op('Neg', [total], total)], 3)),
     right: headsFirst(emit, emit.concat([v, ones], 3)),
   };
+}
+
+/** Offsets as our own operators read them, if there are any. */
+function offsetsOf(emit: Emitter, segments: Value | undefined): Value[] {
+  return segments === undefined ? [] : [emit.castTo(segments, 'float', 'f32')];
+}
+
+function ownAttributes(scale: number, segments: Value | undefined): Readonly<Record<string, OnnxAttribute>> {
+  return { scale: { floats: [scale] }, segmented: [Number(segments !== undefined)] };
 }
 
 /** Rotary positions through ONNX's operator, in its three-axis form. */

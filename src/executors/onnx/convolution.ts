@@ -2,7 +2,7 @@ import { at, elementCount, type Shape, type TensorType } from '../../tensor/shap
 import type { Attributes } from '../../tensor/vocabulary.ts';
 import type { Emitter, Value } from './emitter.ts';
 
-/** Convolution: ONNX's, between transpositions from and to channels-last. */
+/** Convolution: our own operator, or ONNX's between transpositions from and to channels-last. */
 export function lowerConvolution(
   emit: Emitter,
   x: Value,
@@ -10,6 +10,21 @@ export function lowerConvolution(
   { strides, padding }: Attributes<'convolution'>,
   result: TensorType,
 ): Value {
+  if (isOurs(emit, x.shape)) {
+    const channels = { inputs: lastOf(x.shape), outputs: at(kernel.shape, 0) };
+    const geometry = geometryOf(
+      x.shape,
+      result.shape,
+      { kernelSize: kernel.shape.slice(1, -1), strides, padding },
+      channels,
+    );
+    return emit.own('Convolution', [x, kernel], [result], {
+      geometry,
+      result: result.shape,
+      biased: [0],
+      reversed: [0],
+    })[0];
+  }
   const y = channelsFirstConv(
     emit,
     toChannelsFirst(emit, x),
@@ -18,6 +33,30 @@ export function lowerConvolution(
     padding,
   );
   return emit.reshape(toChannelsLast(emit, y), result.shape);
+}
+
+/**
+ * Product of a matrix, its rows the last axis of x, and another, [inner, outputs] or transposed, plus a vector for each row if
+ * given: by the operator that does convolutions, of one tap.
+ */
+export function lowerRows(
+  emit: Emitter,
+  x: Value,
+  weights: Value,
+  transposed: boolean,
+  result: TensorType,
+  bias?: Value,
+): Value {
+  const rows = elementCount(x.shape.slice(0, -1));
+  const [inputs, outputs] = [lastOf(x.shape), lastOf(result.shape)];
+  const around = { kernelSize: [1], strides: [1], padding: [[0, 0]] } as const;
+  const operands = bias === undefined ? [x, weights] : [x, weights, bias];
+  return emit.own('Convolution', operands, [result], {
+    geometry: geometryOf([1, rows, inputs], [1, rows, outputs], around, { inputs, outputs }),
+    result: result.shape,
+    biased: [Number(bias !== undefined)],
+    reversed: [Number(!transposed)],
+  })[0];
 }
 
 /** dx: dy, spread by the strides, convolved with the flipped kernel whose channels are swapped. */
@@ -29,6 +68,22 @@ export function lowerInputGradient(
   result: TensorType,
 ): Value {
   const kernelSize = kernel.shape.slice(1, -1);
+  const inFront = padding.map(([before], axis) => at(kernelSize, axis) - 1 - before);
+  if (
+    isOurs(emit, dy.shape) &&
+    strides.every((stride) => stride === 1) &&
+    inFront.every((size) => size >= 0)
+  ) {
+    const channels = { inputs: at(kernel.shape, 0), outputs: lastOf(kernel.shape) };
+    const around = { kernelSize, strides, padding: inFront.map((before) => [before, 0] as const) };
+    const geometry = geometryOf(dy.shape, result.shape, around, channels);
+    return emit.own('Convolution', [dy, kernel], [result], {
+      geometry,
+      result: result.shape,
+      biased: [0],
+      reversed: [1],
+    })[0];
+  }
   const spread = spreadOut(emit, toChannelsFirst(emit, dy), strides);
   const rank = kernel.shape.length;
   // [Cout, ..k, Cin] to [Cin, Cout, ..k], every kernel axis reversed.
@@ -54,7 +109,11 @@ export function lowerKernelGradient(
   { strides, padding, kernelSize }: Attributes<'convolutionKernelGradient'>,
   result: TensorType,
 ): Value {
-  const [inputs, outputs] = [at(x.shape, x.shape.length - 1), at(dy.shape, dy.shape.length - 1)];
+  const [inputs, outputs] = [lastOf(x.shape), lastOf(dy.shape)];
+  if (isOurs(emit, x.shape)) {
+    const geometry = geometryOf(x.shape, dy.shape, { kernelSize, strides, padding }, { inputs, outputs });
+    return emit.own('KernelGradient', [x, dy], [result], { geometry, result: result.shape })[0];
+  }
   const spatial = dy.shape.slice(1, -1);
   const rows = elementCount(dy.shape.slice(0, -1));
   const padded = padAxes(emit, x, [[0, 0], ...padding, [0, 0]]);
@@ -80,6 +139,61 @@ export function lowerKernelGradient(
     return emit.reshape(product, [outputs, 1, width]);
   });
   return emit.reshape(emit.concat(products, 1), result.shape);
+}
+
+/** How a kernel goes over its input. */
+interface Around {
+  readonly kernelSize: Shape;
+  readonly strides: readonly number[];
+  readonly padding: readonly (readonly [number, number])[];
+}
+
+/** Whether our own operators do it: they know three axes besides batch and channels. */
+function isOurs(emit: Emitter, shape: Shape): boolean {
+  return emit.ownOperators && shape.length <= 5 && elementCount(shape) > 0;
+}
+
+/**
+ * The attribute `geometry` of `native/convolution.c`. Axes that are missing are of size 1; last ones along which the kernel
+ * does nothing become one, since long lines are faster.
+ */
+function geometryOf(
+  from: Shape,
+  to: Shape,
+  { kernelSize, strides, padding }: Around,
+  { inputs, outputs }: { inputs: number; outputs: number },
+): number[] {
+  const axes = kernelSize.map((size, axis) => ({
+    from: at(from, axis + 1),
+    to: at(to, axis + 1),
+    size,
+    stride: at(strides, axis),
+    pad: at(at(padding, axis), 0),
+  }));
+  const isIdle = ({ size, stride, pad, from: before, to: after }: (typeof axes)[number]) =>
+    size === 1 && stride === 1 && pad === 0 && before === after;
+  const active = axes.findLastIndex((axis) => !isIdle(axis)) + 1;
+  const [kept, idle] = [axes.slice(0, active), axes.slice(active)];
+  const length = idle.reduce((product, axis) => product * axis.from, 1);
+  const line = { from: length, to: length, size: 1, stride: 1, pad: 0 };
+  const joined = idle.length > 0 ? [...kept, line] : kept;
+  const one = { from: 1, to: 1, size: 1, stride: 1, pad: 0 };
+  const three = [...new Array<typeof one>(3 - joined.length).fill(one), ...joined];
+  const list = (name: keyof typeof one) => three.map((axis) => axis[name]);
+  return [
+    at(from, 0),
+    ...list('from'),
+    inputs,
+    ...list('to'),
+    outputs,
+    ...list('size'),
+    ...list('stride'),
+    ...list('pad'),
+  ];
+}
+
+function lastOf(shape: Shape): number {
+  return at(shape, shape.length - 1);
 }
 
 function channelsFirstConv(

@@ -6,6 +6,15 @@ import { type OnnxAttribute, OnnxModel, type OnnxType, onnxTypes } from './model
 /** Where a model will run: lowering avoids what a provider lacks and uses what it does best. */
 export type OnnxDevice = 'cpu' | 'wasm' | 'webgpu';
 
+/** Operators of `native/`; `Fused` is for chains of elementwise operations, see `fused/code.ts`. */
+export type OwnOperator =
+  | 'Fused'
+  | 'Transposed'
+  | 'Convolution'
+  | 'KernelGradient'
+  | 'Attention'
+  | 'AttentionGradient';
+
 /** What lowering must know of the machine. */
 export interface LoweringTarget {
   readonly device: OnnxDevice;
@@ -94,27 +103,26 @@ export class Emitter {
     return this.value(this.model.node(type, names, attributes, { domain: 'com.microsoft' })[0], result);
   }
 
+  /** A node of one of our own operators, those of `native/`, with its results. */
+  own<const Results extends readonly TensorType[]>(
+    type: OwnOperator,
+    operands: readonly Value[],
+    results: Results,
+    attributes: Readonly<Record<string, OnnxAttribute>> = {},
+  ): { [I in keyof Results]: Value } {
+    const inputs = operands.map(({ name }) => name);
+    const names = this.model.node(type, inputs, attributes, { domain: 'zoetrope', results: results.length });
+    // A mapped tuple is as long as the results; only TypeScript does not know it of `map`.
+    return results.map((result, index) => this.value(names[index], result)) as {
+      [I in keyof Results]: Value;
+    };
+  }
+
   /** x with its last two axes exchanged, by our own operator. */
   transposed(x: Value): Value {
     const rank = x.shape.length;
     const shape = [...x.shape.slice(0, -2), x.shape[rank - 1] ?? 1, x.shape[rank - 2] ?? 1];
-    const [name] = this.model.node('Transposed', [x.name], {}, { domain: 'zoetrope' });
-    return this.value(name, { shape, dtype: x.dtype });
-  }
-
-  /** Adds a node of our own operator for chains of elementwise operations: see `fused/code.ts`. */
-  fused(
-    operands: readonly Value[],
-    results: readonly TensorType[],
-    attributes: Readonly<Record<string, OnnxAttribute>>,
-  ): Value[] {
-    const names = this.model.node(
-      'Fused',
-      operands.map(({ name }) => name),
-      attributes,
-      { domain: 'zoetrope', results: results.length },
-    );
-    return results.map((result, index) => this.value(names[index], result));
+    return this.own('Transposed', [x], [{ shape, dtype: x.dtype }])[0];
   }
 
   /** A float scalar. */

@@ -15,6 +15,7 @@ import { flattened, inPlacePairs } from './flat.ts';
 import type { FusedCode } from './fused/code.ts';
 import { type Lowering, lowerings, type StructuralOp } from './lowerings.ts';
 import type { Fetch, FlatStage } from './messages.ts';
+import { withConvolutions } from './taps.ts';
 import { findUnits, readOperands } from './units.ts';
 
 /** A graph, or the part of it that is wanted, as an ONNX model. */
@@ -57,7 +58,8 @@ function lowerOutputs(
   declared: (shape: Shape) => readonly (number | string)[],
 ): LoweredGraph & { readonly whole: FusedCode | undefined } {
   const emit = new Emitter(target);
-  const outputs = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
+  const inlined = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
+  const outputs = target.ownOperators ? withConvolutions(inlined) : inlined;
   const nodes = nodesOf(outputs);
   const used = new TensorMap<true>();
   for (const tensor of [...outputs, ...nodes.flatMap(readOperands)]) used.set(tensor, true);
@@ -78,7 +80,7 @@ function lowerOutputs(
   for (const unit of units) {
     if ('code' in unit) {
       const { inputs: read, outputs: made, attributes } = unit.code;
-      const results = emit.fused(read.map(resolve), made.map(typeOf), attributes);
+      const results = emit.own('Fused', read.map(resolve), made.map(typeOf), attributes);
       made.forEach((tensor, index) => {
         values.set(tensor, at(results, index));
       });

@@ -17,8 +17,8 @@ import type { HostConnection, HostRequest, HostSettings, HostStage, Started, Tra
 import { planProgram } from './program.ts';
 
 /**
- * Models that make no more than this pool their memory, which is 1.3 times faster than asking the system for every
- * value. Each session's pool keeps its largest demand for ever, rounded up, so larger ones do without.
+ * Models that make no more than this pool their memory where sessions have pools of their own: those keep their largest
+ * demand for ever. Where all share one arena, all pool.
  */
 const pooledBytes = 2 ** 28;
 

@@ -35,7 +35,7 @@ const checked = {
   CreateSessionFromArray: [8, 'pointer', 'bytes', 'size', 'pointer', 'bytes'],
   Run: [9, 'pointer', 'pointer', 'bytes', 'bytes', 'size', 'bytes', 'size', 'bytes'],
   CreateSessionOptions: [10, 'bytes'],
-  DisableCpuMemArena: [19, 'pointer'],
+  DisableMemPattern: [17, 'pointer'],
   SetSessionLogSeverityLevel: [22, 'pointer', 'int'],
   SetIntraOpNumThreads: [24, 'pointer', 'int'],
   CreateCustomOpDomain: [26, 'text', 'bytes'],

@@ -67,8 +67,8 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     return this.operators !== undefined;
   }
 
-  async createSession({ model, pool }: SessionModel): Promise<bigint> {
-    const options = this.sessionOptions(pool);
+  async createSession({ model }: SessionModel): Promise<bigint> {
+    const options = this.sessionOptions();
     try {
       return made((out) =>
         this.ort.CreateSessionFromArray(this.environment, model, model.byteLength, options, out),
@@ -212,7 +212,7 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
    */
   private canShareThreads(): boolean {
     this.sharesThreads = true;
-    const options = this.sessionOptions(false);
+    const options = this.sessionOptions();
     const model = copierModel('float', 1);
     try {
       const { ort } = this;
@@ -228,16 +228,17 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     }
   }
 
-  private sessionOptions(pool: boolean): bigint {
+  private sessionOptions(): bigint {
     const { ort } = this;
     const options = made((out) => ort.CreateSessionOptions(out));
     ort.SetSessionLogSeverityLevel(options, fatal);
     if (this.sharesThreads) ort.DisablePerSessionThreads(options);
     else ort.SetIntraOpNumThreads(options, this.threads);
-    if (!pool) ort.DisableCpuMemArena(options);
+    // A pattern is a block for all values of a run, beside what the first run took from the arena value by value.
+    ort.DisableMemPattern(options);
     if (this.operators !== undefined) ort.AddCustomOpDomain(options, this.operators);
     const entries = {
-      ...(pool && { 'session.use_env_allocators': '1' }),
+      'session.use_env_allocators': '1',
       'session.intra_op.allow_spinning': '1',
       'session.force_spinning_stop': '1',
       // It would merge a recomputed block with the first computation and so keep everything after all.
