@@ -159,7 +159,7 @@ export class ExpressionWriter {
 
   /** The C expression that reads a tensor in memory. */
   read(tensor: Tensor, offset: string): string {
-    const known = this.inputs.findIndex(({ node, index }) => node === tensor.node && index === tensor.index);
+    const known = this.inputs.indexOf(tensor);
     const input = known < 0 ? this.inputs.push(tensor) - 1 : known;
     if (offset !== 'i') this.scattered.add(input);
     return `get(x${input}, ${offset})`;
