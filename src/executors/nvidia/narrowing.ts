@@ -315,17 +315,17 @@ export function isCopy(node: Node): node is NodeOf<'cast'> {
 
 /** Whether a node is a sum of products, which libraries compute. */
 export function isProduct({ op }: Node): boolean {
-  return products.includes(op);
+  return products.has(op);
 }
 
-const products: readonly Node['op'][] = [
+const products: ReadonlySet<Node['op']> = new Set([
   'matmul',
   'convolution',
   'convolutionInputGradient',
   'convolutionKernelGradient',
   'attention',
   'attentionGradient',
-];
+]);
 
 function isStatistic(node: Node): node is NodeOf<'sum' | 'max'> {
   if (node.op !== 'sum' && node.op !== 'max') return false;

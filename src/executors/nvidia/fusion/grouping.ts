@@ -101,8 +101,11 @@ export class Grouping {
     let current = item;
     const candidates = new Set<Item>();
     for (const tensor of item.reads)
-      for (const other of [...(this.makers.get(tensor) ?? []), ...(this.readers.get(tensor) ?? [])])
-        if (this.isNear(find(other), item)) candidates.add(find(other));
+      for (const others of [this.makers.get(tensor), this.readers.get(tensor)])
+        for (const other of others ?? []) {
+          const whole = find(other);
+          if (this.isNear(whole, item)) candidates.add(whole);
+        }
     candidates.delete(item);
     const ranked = [...candidates]
       .map((other) => ({ other, saved: this.saved(other, item) }))

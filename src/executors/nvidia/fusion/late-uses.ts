@@ -88,21 +88,28 @@ function sourcesOf(node: Node, isComputed: (tensor: Tensor) => boolean): readonl
 const moved: readonly Op[] = ['concat', 'pad', 'transpose', 'rotary'];
 
 /** The number of the last node at which each tensor is read from memory, also on the way to what is computed from it. */
-function lastReadsOf(graph: Graph, isComputed: (tensor: Tensor) => boolean): Map<Tensor, number> {
+function lastReadsOf(graph: Graph, isComputed: (tensor: Tensor) => boolean): ReadonlyMap<Tensor, number> {
   const reads = new Map<Tensor, number>();
   // The same without products, which read from memory what kernels would compute on the way.
   const kernelReads = new Map<Tensor, number>();
-  const note = (map: Map<Tensor, number>, tensor: Tensor, number: number) =>
-    map.set(tensor, Math.max(number, map.get(tensor) ?? 0));
+  const note = (map: Map<Tensor, number>, tensor: Tensor, number: number) => {
+    if (number > (map.get(tensor) ?? -1)) map.set(tensor, number);
+  };
+  const last = (map: Map<Tensor, number>, tensors: readonly Tensor[]) =>
+    tensors.reduce((latest, tensor) => Math.max(latest, map.get(tensor) ?? 0), 0);
   for (const output of graph.outputs) note(reads, output, graph.nodes.length);
-  for (const [number, node] of [...graph.nodes.entries()].reverse()) {
-    const last = (map: Map<Tensor, number>) =>
-      Math.max(0, ...resultsOf(node).map((result) => map.get(result) ?? 0));
+  for (let number = graph.nodes.length - 1; number >= 0; number--) {
+    const node = at(graph.nodes, number);
+    const results = resultsOf(node);
     const isView = node.op === 'reshape';
-    const own = resultsOf(node).every(isComputed) ? Math.max(number, last(kernelReads)) : number;
+    const isRead = !isProduct(node);
+    const own = results.every(isComputed) ? Math.max(number, last(kernelReads, results)) : number;
+    const [latest, latestInKernels] = isView
+      ? [last(reads, results), last(kernelReads, results)]
+      : [own, own];
     for (const operand of operandsOf(node)) {
-      note(reads, operand, isView ? last(reads) : own);
-      if (!isProduct(node)) note(kernelReads, operand, isView ? last(kernelReads) : own);
+      note(reads, operand, latest);
+      if (isRead) note(kernelReads, operand, latestInKernels);
     }
   }
   return reads;

@@ -52,13 +52,19 @@ const formulas: { readonly [K in Op]?: (...x: string[]) => string } = {
 
 /** Operations that only say which element of their operand an element is. */
 export function isIndexOperation({ op }: Node): boolean {
-  return op === 'broadcast' || op === 'transpose' || op === 'slice' || op === 'reshape';
+  return indexOperations.includes(op);
 }
 
+const indexOperations: readonly Op[] = ['broadcast', 'transpose', 'slice', 'reshape'];
+const pointwise = new Set<string>([
+  ...Object.keys(formulas),
+  ...indexOperations,
+  ...(['cast', 'pad', 'concat', 'rotary'] satisfies Op[]),
+]);
+
 /** Operations whose elements can be computed where they are needed, from operands that can too. */
-export function isPointwise(node: Node): boolean {
-  const others: readonly Op[] = ['cast', 'pad', 'concat', 'rotary'];
-  return node.op in formulas || others.includes(node.op) || isIndexOperation(node);
+export function isPointwise({ op }: Node): boolean {
+  return pointwise.has(op);
 }
 
 /** What kernels of one graph have in common. */

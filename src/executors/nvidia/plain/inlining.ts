@@ -1,4 +1,4 @@
-import { elementCount } from '../../../tensor/shape.ts';
+import { at, elementCount } from '../../../tensor/shape.ts';
 import { type Graph, type Node, operandsOf, type Tensor, usersOf } from '../../../tensor/tensor.ts';
 import { isIndexOperation, isPointwise, resultOf } from './expression.ts';
 
@@ -28,7 +28,7 @@ export function chooseInlined(
     const own = combine(node, inside);
     if (own.weight > mostInlined) continue;
     let read = 0;
-    for (const elements of own.sources.values()) read += elements;
+    for (const { elements } of own.sources) read += elements;
     // An eighth more is as good as nothing: the numbers of rows beside the rows.
     const isFree = 8 * read <= 9 * elementCount(resultOf(node).shape) && own.weight <= mostRepeated;
     if (count === 1 || (count !== undefined && isFree)) inlined.set(resultOf(node), own);
@@ -45,26 +45,35 @@ export interface Inlining {
   readonly isRepeated: (tensor: Tensor) => boolean;
 }
 
+interface Source {
+  readonly tensor: Tensor;
+  readonly elements: number;
+}
+
 /** What an inlined expression takes. */
 interface Inlined {
   /** Tensors in memory that it reads, and how many of their elements. */
-  readonly sources: ReadonlyMap<Tensor, number>;
+  readonly sources: readonly Source[];
   /** Operations. */
   readonly weight: number;
 }
 
 function combine(node: Node, inside: (tensor: Tensor) => Inlined | undefined): Inlined {
-  const sources = new Map<Tensor, number>();
+  const sources: Source[] = [];
   const size = elementCount(resultOf(node).shape);
-  const read = (source: Tensor, elements: number) =>
-    sources.set(source, Math.max(elements, sources.get(source) ?? 0));
+  const read = (tensor: Tensor, most: number) => {
+    const elements = Math.min(size, most);
+    const known = sources.findIndex((source) => source.tensor === tensor);
+    if (known < 0) sources.push({ tensor, elements });
+    else if (elements > at(sources, known).elements) sources[known] = { tensor, elements };
+  };
   let weight = 1;
   for (const operand of operandsOf(node)) {
     const own = inside(operand);
     weight += own?.weight ?? 0;
     // Of what a slice is cut from, only the slice is read.
-    for (const [source, elements] of own?.sources ?? []) read(source, Math.min(size, elements));
-    if (own === undefined) read(operand, Math.min(size, elementCount(operand.shape)));
+    if (own === undefined) read(operand, elementCount(operand.shape));
+    else for (const { tensor, elements } of own.sources) read(tensor, elements);
   }
   return { sources, weight };
 }
