@@ -24,6 +24,8 @@ export interface Item {
   into: Item | undefined;
   /** What made what it reads when it was added, or is part of what did. */
   readonly sources: readonly Item[];
+  /** The last search of {@link Grouping} that came to it. */
+  search: number;
   /** How it reads memory, by the rows that it is computed over. */
   readonly known: Map<string, ItemReads>;
 }
@@ -65,6 +67,7 @@ export class Grouping {
   private readonly makers = new Map<Tensor, Item[]>();
   private readonly readers = new Map<Tensor, Item[]>();
   private readonly structures: Structures;
+  private searches = 0;
   private readonly alike = new Map<string, { readonly reads: readonly Read[]; readonly of: Structure }>();
   private readonly known = new Map<Unit, Map<string, readonly PlacedRead[]>>();
 
@@ -218,6 +221,7 @@ export class Grouping {
       depth: 0,
       into: undefined,
       sources: [...new Set(reads.flatMap((tensor) => this.makers.get(tensor) ?? []).map(find))],
+      search: 0,
       known: new Map(),
     };
     item.depth = 1 + Math.max(0, ...item.sources.map(({ depth }) => depth));
@@ -310,17 +314,16 @@ export class Grouping {
 
   /** Whether `to` depends on `from` through others. */
   private leads(from: Item, to: Item): boolean {
-    const seen = new Set<Item>();
-    // What is between them is deeper than the one and less deep than the other.
-    const isBetween = (item: Item) => item.depth > from.depth && item.depth < to.depth;
-    const pending = before(to).filter(isBetween);
+    const search = ++this.searches;
+    const pending = [to];
     for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
-      if (seen.has(item)) continue;
-      seen.add(item);
       for (const source of item.sources) {
         const next = find(source);
-        if (next === from) return true;
-        if (isBetween(next)) pending.push(next);
+        if (next === from && item !== to) return true;
+        // What is between them is deeper than the one and less deep than the other.
+        if (next.depth <= from.depth || next.depth >= to.depth || next.search === search) continue;
+        next.search = search;
+        pending.push(next);
       }
     }
     return false;
@@ -340,6 +343,7 @@ function joined(a: Item, b: Item, space: RowSpace, pinned: number | undefined): 
     depth: Math.max(a.depth, b.depth),
     into: undefined,
     sources: [...new Set([...a.sources, ...b.sources].map(find))],
+    search: 0,
     known: new Map(),
   };
 }

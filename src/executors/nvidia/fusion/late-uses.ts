@@ -16,6 +16,7 @@ import { furthest } from './grouping.ts';
  */
 export function withLateUses(graph: Graph): Graph {
   const isLate = lateUses(graph);
+  if (isLate === undefined) return graph;
   const copies = new Map<Tensor, Tensor>();
   const again = (whole: Tensor) => {
     const copy = copies.get(whole) ?? at(copyOf(whole.node, operandsOf(whole.node)), whole.index);
@@ -40,8 +41,8 @@ function isWeightGradient({ op }: Node): boolean {
   return op === 'matmul' || op === 'convolutionKernelGradient';
 }
 
-/** Which uses of which nodes are to compute them again. */
-function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
+/** Which uses of which nodes are to compute them again; undefined: none. */
+function lateUses(graph: Graph): ((node: Node, user: Node) => boolean) | undefined {
   const { isInlined, isRepeated } = chooseInlined(graph, isProduct);
   const isComputed = (tensor: Tensor) => isInlined(tensor) || isRepeated(tensor);
   const numbers = new Map(graph.nodes.map((node, index) => [node, index]));
@@ -66,6 +67,7 @@ function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
     if (sources && far.every((user) => isWeightGradient(user) && sources.every(isKeptUntil(user))))
       late.add(node);
   }
+  if (late.size === 0) return undefined;
   return (node, user) => late.has(node) && isFar(node, user);
 }
 
