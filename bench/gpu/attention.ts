@@ -11,6 +11,7 @@ import { Device } from '../../src/executors/nvidia/device.ts';
 import { KernelCache } from '../../src/executors/nvidia/kernel-cache.ts';
 import { type AttentionContext, forwardCall } from '../../src/executors/nvidia/library/attention.ts';
 import { fastestSplits } from '../../src/executors/nvidia/library/attention-splits.ts';
+import { KeptPlans } from '../../src/executors/nvidia/library/kept-plans.ts';
 import { prelude } from '../../src/executors/nvidia/plain/prelude.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
 import { bytesOf, fromFloat32 } from '../../src/tensor/host-tensor.ts';
@@ -62,6 +63,7 @@ const [what = 'all', plans = '1'] = process.argv.slice(2);
 const device = new Device();
 const kernels = new KernelCache(device, prelude);
 const cudnn = openCudnn(device.stream);
+const kept = new KeptPlans(device.name, cudnn.version);
 const noise = bytesOf(fromFloat32('bf16', [1 << 20], normal(keyFromSeed(1), 1 << 20)));
 console.log(`${device.name}, ${device.multiprocessors} multiprocessors`);
 const [forwardSizes, gradientSizes] = what === 'odd' ? [odd, odd] : [forwards, gradients];
@@ -129,7 +131,7 @@ function typesOf([rows, queries, keys, heads, headSize]: Sizes) {
 
 function newContext(): AttentionContext {
   const splits = fastestSplits(device.multiprocessors);
-  return { device, kernels, cudnn, forwards: new Map(), backwards: new Map(), splits };
+  return { device, kernels, cudnn, kept, forwards: new Map(), backwards: new Map(), splits };
 }
 
 /** Memory with noise, of no use as f32. */

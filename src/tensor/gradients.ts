@@ -1,6 +1,6 @@
 import { type Backward, type GradientRule, gradientRules } from './gradient-rules.ts';
 import { input, makeGraph } from './graph.ts';
-import { substitute, TensorMap } from './rewrite.ts';
+import { substitute } from './rewrite.ts';
 import { at, formatType, GraphError } from './shape.ts';
 import {
   apply,
@@ -47,7 +47,7 @@ function backpropagate(
   seeds: readonly (readonly [Tensor, Tensor])[],
   wrt: readonly Tensor[],
 ): (Tensor | undefined)[] {
-  const targets = new TensorMap<true>();
+  const targets = new Map<Tensor, true>();
   for (const tensor of wrt) targets.set(tensor, true);
   const nodes = nodesOf(seeds.map(([tensor]) => tensor));
   const active = new Set<Node>();
@@ -56,7 +56,7 @@ function backpropagate(
     if (operandsOf(node).some(isActive)) active.add(node);
   }
 
-  const gradientOf = new TensorMap<Tensor>();
+  const gradientOf = new Map<Tensor, Tensor>();
   const accumulate = (tensor: Tensor, gradient: Tensor) => {
     const sum = gradientOf.get(tensor);
     gradientOf.set(tensor, sum === undefined ? gradient : sum.add(gradient));
@@ -158,7 +158,7 @@ function differentiateGraph(
   const results = wrt.map((tensor, index) => pulled[index] ?? zeros(tensor));
 
   const keptTensors = keptForBackward(graph, results, recompute);
-  const replacements = new TensorMap<Tensor>();
+  const replacements = new Map<Tensor, Tensor>();
   const keptInputs = keptTensors.map((tensor, index) => {
     const replacement = input(`kept.${index}`, tensor);
     replacements.set(tensor, replacement);
@@ -190,7 +190,7 @@ function differentiateGraph(
 function keptForBackward(graph: Graph, results: readonly Tensor[], recompute: boolean): Tensor[] {
   const forward = new Set(nodesOf(graph.outputs));
   for (const { node } of graph.inputs) forward.add(node);
-  const kept = new TensorMap<Tensor>();
+  const kept = new Map<Tensor, Tensor>();
   const order: Tensor[] = [];
   const keep = (tensor: Tensor) => {
     if (kept.has(tensor)) return;

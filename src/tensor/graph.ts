@@ -19,8 +19,9 @@ export function makeGraph(
   outputNames: readonly string[] = outputs.map((_, index) => `${index}`),
   base?: Graph,
 ): Graph {
-  const merged = mergeCalls(outputs);
-  const nodes = nodesOf([...inputs, ...merged]);
+  const given = nodesOf([...inputs, ...outputs]);
+  const merged = mergeCalls(outputs, given);
+  const nodes = merged === outputs ? given : nodesOf([...inputs, ...merged]);
   const own = new Set(inputs.map(({ node }) => node));
   for (const node of nodes) {
     if (node.op === 'input' && !own.has(node)) {

@@ -1,6 +1,7 @@
 import { at } from './shape.ts';
 import {
   apply,
+  applyAgain,
   type Graph,
   type Node,
   type NodeOf,
@@ -10,61 +11,40 @@ import {
   type Tensor,
 } from './tensor.ts';
 
-/** A map from tensors. Two tensor objects are the same key when they are the same result of the same node. */
-export class TensorMap<Value> {
-  private readonly values = new Map<Node, Value[]>();
-
-  /** The value of `tensor`, if it has one. */
-  get(tensor: Tensor): Value | undefined {
-    return this.values.get(tensor.node)?.[tensor.index];
-  }
-
-  /** Sets the value of `tensor`. */
-  set(tensor: Tensor, value: Value): void {
-    const values = this.values.get(tensor.node) ?? [];
-    values[tensor.index] = value;
-    this.values.set(tensor.node, values);
-  }
-
-  /** Whether `tensor` has a value. */
-  has(tensor: Tensor): boolean {
-    return this.get(tensor) !== undefined;
-  }
-}
-
 /**
  * Rebuilds `targets` with some tensors replaced. Nodes that no replacement reaches are shared, not copied.
- * @param replacements what stands in for a tensor, of the same type.
+ * @param replacements what stands in for a tensor.
  */
-export function substitute(targets: readonly Tensor[], replacements: TensorMap<Tensor>): Tensor[] {
-  return rewrite(targets, replacements, (node, operands) => rebuild(node, operands));
+export function substitute(targets: readonly Tensor[], replacements: ReadonlyMap<Tensor, Tensor>): Tensor[] {
+  return rewrite(targets, replacements, applyAgain);
 }
 
 /**
- * Rebuilds `targets` by a rule.
+ * Rebuilds what a graph's outputs need by a rule.
  * @param rule what stands in for a node's results, given its operands as rebuilt; undefined: the operation itself.
  */
 export function rewriteNodes(
-  targets: readonly Tensor[],
+  { nodes, outputs }: Pick<Graph, 'nodes' | 'outputs'>,
   rule: (node: Node, operands: readonly Tensor[]) => readonly Tensor[] | undefined,
 ): Tensor[] {
-  return rewrite(
-    targets,
-    new TensorMap(),
-    (node, operands) => rule(node, operands) ?? rebuild(node, operands),
+  return rewriteAll(
+    nodes,
+    outputs,
+    new Map(),
+    (node, operands) => rule(node, operands) ?? applyAgain(node, operands),
   );
 }
 
 /** Inlines every call, so that only primitive operations remain. */
 export function inlineCalls(targets: readonly Tensor[]): Tensor[] {
-  return rewrite(targets, new TensorMap(), inlined);
+  return rewrite(targets, new Map(), inlined);
 }
 
 /** A node's results without calls. Walks a called graph's own nodes, and not what its operands are made of. */
 function inlined(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
-  if (node.op !== 'call') return rebuild(node, operands);
+  if (node.op !== 'call') return applyAgain(node, operands);
   const { graph } = node.attributes;
-  const inputs = new TensorMap<Tensor>();
+  const inputs = new Map<Tensor, Tensor>();
   graph.inputs.forEach((input, index) => {
     inputs.set(input, at(operands, index));
   });
@@ -74,9 +54,11 @@ function inlined(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
 /**
  * Merges each call of a graph with a call, on the same operands, of an extension of it ({@link Graph.base}).
  * Gradients add such extended calls to keep intermediate results; without merging the forward pass would run twice.
+ * @param nodes those that the targets need, operands first.
+ * @returns the targets themselves when there is nothing to merge.
  */
-export function mergeCalls(targets: readonly Tensor[]): readonly Tensor[] {
-  const calls = nodesOf(targets).filter((node): node is NodeOf<'call'> => node.op === 'call');
+export function mergeCalls(targets: readonly Tensor[], nodes: readonly Node[]): readonly Tensor[] {
+  const calls = nodes.filter((node): node is NodeOf<'call'> => node.op === 'call');
   const extensions = new Map<string, Graph>();
   for (const call of calls) {
     const { base } = call.attributes.graph;
@@ -85,8 +67,8 @@ export function mergeCalls(targets: readonly Tensor[]): readonly Tensor[] {
   if (!calls.some((call) => extensions.has(callKey(call, call.attributes.graph)))) return targets;
 
   const merged = new Map<string, readonly Tensor[]>();
-  return rewrite(targets, new TensorMap(), (node, operands) => {
-    if (node.op !== 'call') return rebuild(node, operands);
+  return rewriteAll(nodes, targets, new Map(), (node, operands) => {
+    if (node.op !== 'call') return applyAgain(node, operands);
     const { graph, recompute } = node.attributes;
     const extension = extensions.get(callKey(node, graph)) ?? graph;
     const key = callKey(node, extension);
@@ -100,41 +82,31 @@ type Rebuild = (node: Node, operands: readonly Tensor[]) => readonly Tensor[];
 
 function rewrite(
   targets: readonly Tensor[],
-  replacements: TensorMap<Tensor>,
+  replacements: ReadonlyMap<Tensor, Tensor>,
   rebuildNode: Rebuild,
 ): Tensor[] {
   return rewriteAll(nodesOf(targets), targets, replacements, rebuildNode);
 }
 
-/** {@link rewrite} where the nodes that the targets need are known, operands first. */
+/** {@link rewrite} where nodes among which are those that the targets need are known, operands first. */
 function rewriteAll(
   nodes: readonly Node[],
   targets: readonly Tensor[],
-  replacements: TensorMap<Tensor>,
+  replacements: ReadonlyMap<Tensor, Tensor>,
   rebuildNode: Rebuild,
 ): Tensor[] {
-  const rewritten = new TensorMap<Tensor>();
-  const lookUp = (tensor: Tensor) => replacements.get(tensor) ?? rewritten.get(tensor) ?? tensor;
+  const rewritten = new Map(replacements);
+  const lookUp = (tensor: Tensor) => rewritten.get(tensor) ?? tensor;
   for (const node of nodes) {
     const originals = resultsOf(node);
     if (originals.every((tensor) => replacements.has(tensor))) continue;
     const results = rebuildNode(node, operandsOf(node).map(lookUp));
     originals.forEach((tensor, index) => {
-      rewritten.set(tensor, at(results, index));
+      const result = at(results, index);
+      if (result !== tensor && !replacements.has(tensor)) rewritten.set(tensor, result);
     });
   }
   return targets.map(lookUp);
-}
-
-/** The node itself when its operands are unchanged, else the same operation on the new ones. */
-function rebuild(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
-  const unchanged = operandsOf(node).every((operand, index) => {
-    const found = at(operands, index);
-    return operand.node === found.node && operand.index === found.index;
-  });
-  if (unchanged) return resultsOf(node);
-  // The operation and its attributes are the node's own; only TypeScript loses the link between them.
-  return apply(node.op as 'concat', operands, node.attributes as NodeOf<'concat'>['attributes'], node.origin);
 }
 
 function callKey(call: NodeOf<'call'>, graph: Graph): string {

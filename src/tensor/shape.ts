@@ -121,3 +121,10 @@ export function at<T>(list: { readonly length: number; readonly [index: number]:
   if (value === undefined) throw new RangeError(`index ${index} is outside a list of ${list.length}`);
   return value;
 }
+
+/** Adds to one of the lists of a map. */
+export function addTo<Key, Value>(lists: Map<Key, Value[]>, key: Key, value: Value): void {
+  const known = lists.get(key);
+  if (known === undefined) lists.set(key, [value]);
+  else known.push(value);
+}

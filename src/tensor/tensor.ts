@@ -1,5 +1,6 @@
 import { type DType, isFloat } from './dtype.ts';
 import {
+  addTo,
   at,
   formatType,
   GraphError,
@@ -16,8 +17,8 @@ export interface NodeOf<K extends Op> {
   readonly op: K;
   readonly operands: Operands<K, Tensor>;
   readonly attributes: Attributes<K, Graph>;
-  /** Types of the results, by the op's shape rule. */
-  readonly results: readonly TensorType[];
+  /** The results, of types by the op's shape rule. */
+  readonly results: readonly Tensor[];
   /** Creation order over the process: operands always have a smaller one, so sorting by it orders a graph. */
   readonly id: number;
   /** Where the node was made; its stack is formatted only when an error message wants it. */
@@ -57,9 +58,8 @@ export class Tensor implements TensorType {
   /** Which of the node's results this is. */
   readonly index: number;
 
-  /** Use {@link apply}, which checks the operands; this only wraps result `index` of `node`. */
-  constructor(node: Node, index: number) {
-    const { shape, dtype } = at(node.results, index);
+  /** Use {@link apply}, which checks the operands: a result of a node is one object, which can be a key of maps. */
+  constructor(node: Node, index: number, { shape, dtype }: TensorType) {
     this.shape = shape;
     this.dtype = dtype;
     this.node = node;
@@ -223,10 +223,45 @@ export function apply<K extends Op>(
   attributes: Attributes<K, Graph>,
   origin: Node['origin'] = captureOrigin(),
 ): readonly Tensor[] {
-  const results = inferTypes(op, operands, attributes);
-  // One member of the union that Node is; TypeScript cannot follow the link between K and its member.
+  return newNode(op, operands, attributes, inferTypes(op, operands, attributes), origin);
+}
+
+/**
+ * A node's operation on other operands.
+ * @returns one tensor per result; the node's own when its operands are the same.
+ * @throws GraphError when they are of other types, which its shape rule refuses.
+ */
+export function applyAgain(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
+  const isSame = operandsOf(node).every((operand, index) => operand === operands[index]);
+  return isSame ? node.results : copyOf(node, operands);
+}
+
+/** {@link applyAgain}, but always a new node. */
+export function copyOf(node: Node, operands: readonly Tensor[]): readonly Tensor[] {
+  const own = operandsOf(node);
+  const isAlike = own.every((operand, index) => isOfType(operand, operands[index]));
+  if (isAlike && own.length === operands.length)
+    return newNode(node.op, operands, node.attributes, node.results, node.origin);
+  // The operation and its attributes are the node's own; only TypeScript loses the link between them.
+  return apply(node.op as 'concat', operands, node.attributes as Attributes<'concat'>, node.origin);
+}
+
+function isOfType(a: Tensor, b: Tensor | undefined): boolean {
+  return b !== undefined && a.dtype === b.dtype && (a.shape === b.shape || sameShape(a.shape, b.shape));
+}
+
+function newNode(
+  op: Op,
+  operands: readonly (Tensor | undefined)[],
+  attributes: Node['attributes'],
+  types: readonly TensorType[],
+  origin: Node['origin'],
+): readonly Tensor[] {
+  const results: Tensor[] = [];
+  // One member of the union that Node is; TypeScript cannot follow the link between an op and its member.
   const node = { op, operands, attributes, results, id: nextId++, origin } as unknown as Node;
-  return results.map((_, index) => new Tensor(node, index));
+  for (const type of types) results.push(new Tensor(node, results.length, type));
+  return results;
 }
 
 function captureOrigin(): Node['origin'] {
@@ -277,12 +312,17 @@ export function zeros({ shape, dtype }: TensorType): Tensor {
 /** Operands of a node of any operation, as a list. */
 export function operandsOf(node: Node): readonly Tensor[] {
   // Optional operands that were not given are absent or undefined in their tuple.
-  return (node.operands as readonly (Tensor | undefined)[]).filter((operand) => operand !== undefined);
+  const operands = node.operands as readonly (Tensor | undefined)[];
+  return isGiven(operands) ? operands : operands.filter((operand) => operand !== undefined);
 }
 
-/** Results of a node, as tensors. */
-export function resultsOf(node: Node): Tensor[] {
-  return node.results.map((_, index) => new Tensor(node, index));
+function isGiven(operands: readonly (Tensor | undefined)[]): operands is readonly Tensor[] {
+  return !operands.includes(undefined);
+}
+
+/** Results of a node of any operation, as a list. */
+export function resultsOf(node: Node): readonly Tensor[] {
+  return node.results;
 }
 
 /** Every node that `tensors` need, operands first. */
@@ -295,6 +335,13 @@ export function nodesOf(tensors: readonly Tensor[]): Node[] {
     for (const operand of operandsOf(node)) pending.push(operand.node);
   }
   return [...found].sort((a, b) => a.id - b.id);
+}
+
+/** The nodes that read each node's results, once for each operand. */
+export function usersOf(nodes: readonly Node[]): ReadonlyMap<Node, readonly Node[]> {
+  const users = new Map<Node, Node[]>();
+  for (const node of nodes) for (const { node: operand } of operandsOf(node)) addTo(users, operand, node);
+  return users;
 }
 
 /** Whether gradients can flow into `tensor`. */

@@ -23,7 +23,7 @@ import {
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { constant, type Graph, nodesOf, Tensor, zeros } from '../../src/tensor/tensor.ts';
+import { constant, type Graph, nodesOf, type Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -356,7 +356,7 @@ describe('groups of fused nodes', () => {
         const leaving = [...below].filter(
           (node) =>
             !inside.has(node) &&
-            nodesOf([new Tensor(node, 0)]).some((other) => other !== node && inside.has(other)),
+            nodesOf([...node.results]).some((other) => other !== node && inside.has(other)),
         );
         expect(leaving).toEqual([]);
         expect(new Set(members.map((node) => distanceFromEnd.get(node))).size).toBe(1);

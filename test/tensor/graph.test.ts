@@ -100,7 +100,7 @@ describe('the verifier', () => {
     ],
     [
       'a wrong result type',
-      broken({ nodes: [inputNode, { ...expNode, results: [f32(3)] } as Node] }),
+      broken({ nodes: [inputNode, { ...expNode, results: [input('z', f32(3))] } as Node] }),
       /its shape rule gives f32\[2\]/,
     ],
     [

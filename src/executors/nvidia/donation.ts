@@ -1,4 +1,3 @@
-import type { TensorMap } from '../../tensor/rewrite.ts';
 import { at } from '../../tensor/shape.ts';
 import type { Tensor } from '../../tensor/tensor.ts';
 
@@ -8,7 +7,7 @@ export type Location =
   | { readonly kind: 'value'; readonly value: number };
 
 /** Tensors by where they are; views share the location of what they view. */
-export type Locations = TensorMap<Location>;
+export type Locations = Map<Tensor, Location>;
 
 /** What the choice of donated memory needs to know of a step. */
 export interface StepAccess {

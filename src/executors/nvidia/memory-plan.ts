@@ -22,14 +22,11 @@ export function planMemory(lifetimes: readonly Lifetime[]): MemoryPlan {
   const order = lifetimes.map((lifetime, index) => ({ ...lifetime, index, size: roundUp(lifetime.bytes) }));
   order.sort((a, b) => b.size - a.size || a.index - b.index);
   /** Placed pieces, by offset. */
-  const placed: { offset: number; size: number; first: number; last: number }[] = [];
+  const placed: Piece[] = [];
   let bytes = 0;
   for (const { size, first, last, index } of order) {
     if (size === 0) continue;
-    const offset = smallestGap(
-      placed.filter((other) => other.first <= last && first <= other.last),
-      size,
-    );
+    const offset = smallestGap(placed, size, first, last);
     offsets[index] = offset;
     bytes = Math.max(bytes, offset + size);
     const after = placed.findIndex((other) => other.offset > offset);
@@ -38,10 +35,21 @@ export function planMemory(lifetimes: readonly Lifetime[]): MemoryPlan {
   return { offsets, bytes };
 }
 
-/** Start of the smallest gap of at least `size` bytes between pieces in order of their offsets, else their end. */
-function smallestGap(pieces: readonly { offset: number; size: number }[], size: number): number {
+interface Piece {
+  readonly offset: number;
+  readonly size: number;
+  readonly first: number;
+  readonly last: number;
+}
+
+/**
+ * Start of the smallest gap of at least `size` bytes between those pieces, in order of their offsets, that are needed at some
+ * step from `first` to `last`, else their end.
+ */
+function smallestGap(pieces: readonly Piece[], size: number, first: number, last: number): number {
   let [best, bestGap, end] = [-1, Number.POSITIVE_INFINITY, 0];
   for (const piece of pieces) {
+    if (piece.first > last || piece.last < first) continue;
     const gap = piece.offset - end;
     if (gap >= size && gap < bestGap) [best, bestGap] = [end, gap];
     end = Math.max(end, piece.offset + piece.size);

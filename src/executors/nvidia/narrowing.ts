@@ -1,10 +1,10 @@
 import type { DType } from '../../tensor/dtype.ts';
 import { makeGraph } from '../../tensor/graph.ts';
-import { rewriteNodes, TensorMap } from '../../tensor/rewrite.ts';
-import { at } from '../../tensor/shape.ts';
+import { rewriteNodes } from '../../tensor/rewrite.ts';
+import { addTo, at } from '../../tensor/shape.ts';
 import {
-  apply,
   applyOne,
+  copyOf,
   type Graph,
   type Node,
   type NodeOf,
@@ -119,10 +119,10 @@ class StorageChoice {
   private readonly policy: Policy;
   /** Tensors widened from bf16 that are outputs: others are views. */
   private readonly widened = new Set<Node>();
-  private readonly uses = new TensorMap<Use[]>();
-  private readonly outputs = new TensorMap<true>();
-  private readonly exact = new TensorMap<true>();
-  private readonly reasons = new TensorMap<StorageReason>();
+  private readonly uses = new Map<Tensor, Use[]>();
+  private readonly outputs = new Set<Tensor>();
+  private readonly exact = new Set<Tensor>();
+  private readonly reasons = new Map<Tensor, StorageReason>();
 
   constructor(graph: Graph, policy: Policy) {
     this.policy = policy;
@@ -173,8 +173,7 @@ class StorageChoice {
   private noteUses(node: Node): void {
     if (this.isView(node)) return;
     operandsOf(node).forEach((operand, index) => {
-      const tensor = this.viewed(operand);
-      this.uses.set(tensor, [...(this.uses.get(tensor) ?? []), { node, index }]);
+      addTo(this.uses, this.viewed(operand), { node, index });
     });
   }
 
@@ -188,7 +187,7 @@ class StorageChoice {
     for (let next = pending.pop(); next !== undefined; next = pending.pop()) {
       const tensor = this.viewed(next);
       if (this.outputs.has(tensor)) continue;
-      this.outputs.set(tensor, true);
+      this.outputs.add(tensor);
       const { node } = tensor;
       // A maximum, such as the scale of a row in f8e4m3, is as good as the value that it is of.
       if (isProduct(node) || node.op === 'scatterAdd' || node.op === 'max') continue;
@@ -203,7 +202,7 @@ class StorageChoice {
   private noteExact(node: Node): void {
     if (this.isView(node) || isProduct(node)) return;
     const isExact = isStatistic(node) || operandsOf(node).every((operand) => this.isExact(operand));
-    if (isExact) for (const result of resultsOf(node)) this.exact.set(result, true);
+    if (isExact) for (const result of resultsOf(node)) this.exact.add(result);
   }
 
   private isExact(tensor: Tensor): boolean {
@@ -265,23 +264,22 @@ function withCopies(
   takesTail: TakesTail,
   choice: StorageChoice,
 ): { readonly graph: Graph; readonly quantised: ReadonlySet<Node> } {
-  const copies: Readonly<Record<Wanted, TensorMap<Tensor>>> = {
-    f32: new TensorMap(),
-    bf16: new TensorMap(),
-    f8e4m3: new TensorMap(),
+  const copies: Readonly<Record<Wanted, Map<Tensor, Tensor>>> = {
+    f32: new Map(),
+    bf16: new Map(),
+    f8e4m3: new Map(),
   };
   const biases = narrowBiases(graph, policy.takes, takesTail, (tensor) => choice.storage(tensor));
   const quantised = new Set<Node>();
-  const outputs = rewriteNodes(graph.outputs, (node, operands) => {
+  const outputs = rewriteNodes(graph, (node, operands) => {
     if (!isProduct(node) && !isCollective(node) && !biases.has(node)) return undefined;
     const given = operandsOf(node).map((original, index) => {
       const want = biases.get(node) === original ? 'bf16' : wanted(node, index, policy);
       const operand = at(operands, index);
       const fits = operand.dtype !== 'f32' || want === undefined || choice.storage(original) === want;
-      return fits ? operand : copyOf(operand, copies[want]);
+      return fits ? operand : copied(operand, copies[want]);
     });
-    // The operation and its attributes are the node's own; only TypeScript loses the link between them.
-    const made = apply(node.op as 'matmul', given as [Tensor, Tensor], node.attributes as never, node.origin);
+    const made = copyOf(node, given);
     if (policy.quantised.has(node)) for (const result of made) quantised.add(result.node);
     return made;
   });
@@ -303,7 +301,7 @@ function narrowBiases(
   return new Map(tails.map(({ sum, bias }) => [sum.node, bias]));
 }
 
-function copyOf(operand: Tensor, copies: TensorMap<Tensor>): Tensor {
+function copied(operand: Tensor, copies: Map<Tensor, Tensor>): Tensor {
   const whole = reshaped(operand);
   const copy = copies.get(whole) ?? applyOne('cast', [whole], { dtype: whole.dtype });
   copies.set(whole, copy);
@@ -317,17 +315,17 @@ export function isCopy(node: Node): node is NodeOf<'cast'> {
 
 /** Whether a node is a sum of products, which libraries compute. */
 export function isProduct({ op }: Node): boolean {
-  return products.includes(op);
+  return products.has(op);
 }
 
-const products: readonly Node['op'][] = [
+const products: ReadonlySet<Node['op']> = new Set([
   'matmul',
   'convolution',
   'convolutionInputGradient',
   'convolutionKernelGradient',
   'attention',
   'attentionGradient',
-];
+]);
 
 function isStatistic(node: Node): node is NodeOf<'sum' | 'max'> {
   if (node.op !== 'sum' && node.op !== 'max') return false;

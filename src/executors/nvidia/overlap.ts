@@ -1,5 +1,4 @@
 import { bytesPerElement } from '../../tensor/dtype.ts';
-import { TensorMap } from '../../tensor/rewrite.ts';
 import { elementCount, type TensorType } from '../../tensor/shape.ts';
 import type { Tensor } from '../../tensor/tensor.ts';
 import { type CollectiveNode, isCollective } from './collectives.ts';
@@ -84,9 +83,9 @@ interface Collective {
 /** The collectives of a list of stages, in the order in which their operands are made. */
 function collectivesOf(stages: readonly Stage[]): readonly Collective[] {
   const found: Collective[] = [];
-  const made = new TensorMap<number>();
+  const made = new Map<Tensor, number>();
   /** Whose result a tensor is, or a view of. */
-  const makers = new TensorMap<Collective>();
+  const makers = new Map<Tensor, Collective>();
   for (const [position, stage] of stages.entries()) {
     const node = collectiveOf(stage);
     const reads = readsOf(stage);

@@ -1,7 +1,6 @@
 import { bytesPerElement } from '../../tensor/dtype.ts';
-import { TensorMap } from '../../tensor/rewrite.ts';
 import { at, elementCount, formatType, type TensorType } from '../../tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, Tensor } from '../../tensor/tensor.ts';
+import type { Graph, NodeOf, Tensor } from '../../tensor/tensor.ts';
 import { type CollectiveNode, inPlaceSums } from './collectives.ts';
 import { type Donation, type Location, locationOf, planDonations, type StepAccess } from './donation.ts';
 import { type Kernel, type LibraryStage, operandsOfCall, resultsOfCall, type Stage } from './kernel.ts';
@@ -81,7 +80,7 @@ export function planProgram(
   buckets: number | Buckets = defaultBucketBytes,
   fixed: readonly number[] = [],
 ): Program {
-  const locations = new TensorMap<Location>();
+  const locations = new Map<Tensor, Location>();
   graph.inputs.forEach((input, index) => {
     locations.set(input, { kind: 'input', index });
   });
@@ -136,7 +135,7 @@ export function planProgram(
         const operands = nodes.map((node) => node.operands[0]);
         const reads = read(operands);
         const writes = nodes.map((node, index) => {
-          const result = new Tensor(node as Node, 0);
+          const result = at(node.results, 0);
           const from = at(reads, index);
           if (from.kind !== 'value' || !isInPlace(node)) return newTensor(result);
           locations.set(result, from);
@@ -151,7 +150,7 @@ export function planProgram(
       }
       case 'wait': {
         const { nodes } = stage;
-        const reads = read(nodes.flatMap((node) => [node.operands[0], new Tensor(node as Node, 0)]));
+        const reads = read(nodes.flatMap((node) => [node.operands[0], at(node.results, 0)]));
         const name = `wait for ${nodes.length} x ${at(nodes, 0).op}`;
         all.push({ name, work: { kind: 'wait', nodes }, reads, writes: [], inPlace: [], scratch: [] });
         break;

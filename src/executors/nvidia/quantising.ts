@@ -1,6 +1,6 @@
 import { largestE4m3 } from '../../tensor/float8.ts';
 import { makeGraph } from '../../tensor/graph.ts';
-import { rewriteNodes, TensorMap } from '../../tensor/rewrite.ts';
+import { rewriteNodes } from '../../tensor/rewrite.ts';
 import { at } from '../../tensor/shape.ts';
 import {
   apply,
@@ -52,10 +52,9 @@ export function quantised(
 ): QuantisedGraph {
   if (graph.nodes.some(isBackward)) return { graph, products: new Set() };
   const scaling = new Scaling();
-  const read = new TensorMap<true>();
-  for (const tensor of [...graph.outputs, ...graph.nodes.flatMap(operandsOf)]) read.set(tensor, true);
+  const read = new Set([...graph.outputs, ...graph.nodes.flatMap(operandsOf)]);
   const isRead = (tensor: Tensor) => read.has(tensor);
-  const outputs = rewriteNodes(graph.outputs, (node, operands) => {
+  const outputs = rewriteNodes(graph, (node, operands) => {
     if (node.op === 'matmul' && quantises(node, isRead)) return [scaling.matmul(node, operands)];
     if (node.op === 'attention' && quantises(node, isRead)) return scaling.attention(node, operands);
     return undefined;
@@ -83,9 +82,9 @@ function isBackward(node: Node): boolean {
 class Scaling {
   readonly products = new Set<Node>();
   /** Tensors scaled row by row, each once. */
-  private readonly rows = new TensorMap<Scaled>();
+  private readonly rows = new Map<Tensor, Scaled>();
   /** Results of attention, which are made scaled. */
-  private readonly wholes = new TensorMap<Scaled>();
+  private readonly wholes = new Map<Tensor, Scaled>();
 
   matmul({ attributes, origin }: NodeOf<'matmul'>, operands: readonly Tensor[]): Tensor {
     const [x, w] = [this.scaled(at(operands, 0)), this.scaled(at(operands, 1))];

@@ -1,5 +1,5 @@
 import { at, elementCount } from '../../tensor/shape.ts';
-import { type Graph, type Node, type NodeOf, operandsOf, resultsOf, Tensor } from '../../tensor/tensor.ts';
+import { type Graph, type Node, type NodeOf, resultsOf, type Tensor, usersOf } from '../../tensor/tensor.ts';
 import { cutOf } from './cuts.ts';
 import { ownStorage, type Storage } from './storage.ts';
 
@@ -43,7 +43,7 @@ export function tailsOf(
   takes: (node: Node) => boolean,
   storage: Storage = ownStorage,
 ): readonly Tail[] {
-  const users = usersOf(graph);
+  const users = usersOf(graph.nodes);
   const shares = cutShares(graph, takes, storage);
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const isInMemory = (node: Node): boolean =>
@@ -54,7 +54,7 @@ export function tailsOf(
     const [user, ...others] = users.get(product) ?? [];
     const bias = others.length === 0 && user?.op === 'add' ? biasOf(user, product) : undefined;
     if (user === undefined || bias === undefined) return [];
-    const sum = new Tensor(user, 0);
+    const sum = at(user.results, 0);
     const readers = users.get(user) ?? [];
     const gelu = readers.find((reader) => reader.op === 'gelu' && isInMemory(reader));
     if (gelu === undefined) {
@@ -95,13 +95,4 @@ function biasOf(sum: NodeOf<'add'>, product: NodeOf<'matmul'>): Tensor | undefin
 export function isGiven(node: Node): boolean {
   if (node.op === 'reshape' || node.op === 'cast') return isGiven(node.operands[0].node);
   return node.op === 'input';
-}
-
-/** The nodes that read each node's results, once for each operand. */
-function usersOf(graph: Graph): ReadonlyMap<Node, readonly Node[]> {
-  const users = new Map<Node, Node[]>();
-  for (const node of graph.nodes)
-    for (const { node: operand } of operandsOf(node))
-      users.set(operand, [...(users.get(operand) ?? []), node]);
-  return users;
 }

@@ -1,5 +1,5 @@
 import { input, makeGraph } from '../../tensor/graph.ts';
-import { substitute, TensorMap } from '../../tensor/rewrite.ts';
+import { substitute } from '../../tensor/rewrite.ts';
 import { at, elementCount, sameShape } from '../../tensor/shape.ts';
 import { type Graph, type Node, nodesOf, operandsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
@@ -41,7 +41,7 @@ export function flattened(graph: Graph, wanted: readonly number[]): Graph | unde
         : (node.op === 'input' || elementwise.has(node.op)) && node.results.every(fits),
     );
   if (!isFlat) return undefined;
-  const replacements = new TensorMap<Tensor>();
+  const replacements = new Map<Tensor, Tensor>();
   const inputs = graph.inputs.map((original, index) => {
     const replacement = input(`${index}`, {
       shape: original.shape.length === 0 ? [] : [size],

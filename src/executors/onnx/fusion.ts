@@ -1,5 +1,4 @@
 import { PadSums } from '../../tensor/pad-sums.ts';
-import { TensorMap } from '../../tensor/rewrite.ts';
 import type { TensorType } from '../../tensor/shape.ts';
 import { type Node, operandsOf, type Tensor } from '../../tensor/tensor.ts';
 import type { Emitter, LoweringTarget, Value } from './emitter.ts';
@@ -23,7 +22,7 @@ export function findFusions(
   outputs: readonly Tensor[],
   { device, ownOperators }: LoweringTarget,
 ): ReadonlyMap<Node, Fusion> {
-  const reads = new TensorMap<number>();
+  const reads = new Map<Tensor, number>();
   for (const tensor of [...outputs, ...nodes.flatMap(operandsOf)])
     reads.set(tensor, (reads.get(tensor) ?? 0) + 1);
   const isPrivate = (tensor: Tensor) => reads.get(tensor) === 1;

@@ -1,4 +1,4 @@
-import { inlineCalls, TensorMap } from '../../tensor/rewrite.ts';
+import { inlineCalls } from '../../tensor/rewrite.ts';
 import { at, GraphError, type Shape, type TensorType } from '../../tensor/shape.ts';
 import {
   type Graph,
@@ -7,7 +7,7 @@ import {
   nodesOf,
   operandsOf,
   resultsOf,
-  Tensor,
+  type Tensor,
 } from '../../tensor/tensor.ts';
 import type { Op } from '../../tensor/vocabulary.ts';
 import { borderType, Emitter, holdingType, type LoweringTarget, type Value } from './emitter.ts';
@@ -61,10 +61,10 @@ function lowerOutputs(
   const inlined = inlineCalls(wanted.map((index) => at(graph.outputs, index)));
   const outputs = target.ownOperators ? withConvolutions(inlined) : inlined;
   const nodes = nodesOf(outputs);
-  const used = new TensorMap<true>();
+  const used = new Map<Tensor, true>();
   for (const tensor of [...outputs, ...nodes.flatMap(readOperands)]) used.set(tensor, true);
 
-  const values = new TensorMap<Value>();
+  const values = new Map<Tensor, Value>();
   const inputs: number[] = [];
   graph.inputs.forEach((input, index) => {
     if (!used.has(input)) return;
@@ -85,8 +85,9 @@ function lowerOutputs(
         values.set(tensor, at(results, index));
       });
     } else if (unit.fusion !== undefined) {
-      const type = typeOf(at(unit.node.results, 0));
-      values.set(new Tensor(unit.node, 0), { ...unit.fusion.lower(emit, resolve, type), dtype: type.dtype });
+      const result = at(unit.node.results, 0);
+      const type = typeOf(result);
+      values.set(result, { ...unit.fusion.lower(emit, resolve, type), dtype: type.dtype });
     } else if (unit.node.op === 'call') {
       throw new GraphError(`${graph.name}: a call was not inlined`);
     } else if (unit.node.op !== 'input') {
@@ -120,7 +121,7 @@ function overwrites(graph: Graph, { inputs, outputs, inPlace }: FusedCode): (rea
 function declareOutputs(
   emit: Emitter,
   outputs: readonly Tensor[],
-  values: TensorMap<Value>,
+  values: Map<Tensor, Value>,
   declared: (shape: Shape) => readonly (number | string)[],
 ): Fetch[] {
   const names = new Set<string>();
@@ -145,8 +146,8 @@ function declareOutputs(
 function lowerNode<K extends Exclude<Op, StructuralOp>>(
   emit: Emitter,
   node: NodeOf<K>,
-  values: TensorMap<Value>,
-  used: TensorMap<true>,
+  values: Map<Tensor, Value>,
+  used: Map<Tensor, true>,
 ): void {
   const lowering: Lowering<K> = lowerings[node.op];
   const read = readOperands(node as unknown as Node);
@@ -165,7 +166,7 @@ function lowerNode<K extends Exclude<Op, StructuralOp>>(
   });
 }
 
-function lookUp(values: TensorMap<Value>, tensor: Tensor): Value {
+function lookUp(values: Map<Tensor, Value>, tensor: Tensor): Value {
   const value = values.get(tensor);
   if (value === undefined)
     throw new GraphError(`result ${tensor.index} of ${tensor.node.op} was not lowered`);

@@ -1,5 +1,5 @@
 import { input, makeGraph } from '../../tensor/graph.ts';
-import { substitute, TensorMap } from '../../tensor/rewrite.ts';
+import { substitute } from '../../tensor/rewrite.ts';
 import {
   type Graph,
   type Node,
@@ -33,7 +33,7 @@ export interface StagedGraph {
 export function stageGraph(graph: Graph): StagedGraph {
   const calls = graph.nodes.filter((node): node is NodeOf<'call'> => node.op === 'call');
   const stretches = placeInStretches(graph, calls);
-  const slots = new TensorMap<number>();
+  const slots = new Map<Tensor, number>();
   let nextSlot = 0;
   const newSlot = (tensor: Tensor) => {
     slots.set(tensor, nextSlot);
@@ -77,7 +77,7 @@ function valuesLeavingStretches(
   stretches: ReadonlyMap<Node, number>,
 ): ReadonlyMap<number, Tensor[]> {
   const leaving = new Map<number, Tensor[]>();
-  const seen = new TensorMap<true>();
+  const seen = new Map<Tensor, true>();
   const leave = (tensor: Tensor) => {
     const stretch = stretches.get(tensor.node);
     if (stretch === undefined || seen.has(tensor)) return;
@@ -103,7 +103,7 @@ function stretchStage(
   stretches: ReadonlyMap<Node, number>,
   slotOf: (tensor: Tensor) => number,
 ): Stage {
-  const replacements = new TensorMap<Tensor>();
+  const replacements = new Map<Tensor, Tensor>();
   const inputs: Tensor[] = [];
   const slots: number[] = [];
   const visited = new Set<Node>();

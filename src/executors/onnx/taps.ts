@@ -1,13 +1,13 @@
 import { rewriteNodes } from '../../tensor/rewrite.ts';
 import { at, elementCount, type Shape } from '../../tensor/shape.ts';
-import { applyOne, type NodeOf, type Tensor } from '../../tensor/tensor.ts';
+import { applyOne, type NodeOf, nodesOf, type Tensor } from '../../tensor/tensor.ts';
 
 /**
  * Convolutions along one axis that are written as products, and their gradients, as the convolutions that they are: a linear
  * map of a tensor beside itself, shifted along an axis. Nothing then puts the shifted tensors side by side in memory.
  */
 export function withConvolutions(targets: readonly Tensor[]): Tensor[] {
-  return rewriteNodes(targets, (node, operands) => {
+  return rewriteNodes({ nodes: nodesOf(targets), outputs: targets }, (node, operands) => {
     const [a, b] = operands;
     if (a === undefined || a.dtype !== 'f32') return undefined;
     const { shape } = at(node.results, 0);

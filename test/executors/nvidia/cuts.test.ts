@@ -8,6 +8,7 @@ import {
   attentionBackward,
   attentionForward,
 } from '../../../src/executors/nvidia/library/attention-graph.ts';
+import { KeptPlans } from '../../../src/executors/nvidia/library/kept-plans.ts';
 import {
   lowerAttention,
   lowerAttentionGradient,
@@ -114,8 +115,9 @@ it('values have strides of their own in cuDNN graphs, gradients none', () => {
   const problem = { batch: 2, heads: 3, queries: 40, keys: 24, headSize: 16, scale: 1, hasLengths: false };
   const cutProblem = { ...problem, keyStep: 32, valueStep: 144 };
   const [forward, backward] = [notingCudnn(), notingCudnn()];
-  expect(() => attentionForward(forward.cudnn, cutProblem)).toThrow();
-  expect(() => attentionBackward(backward.cudnn, cutProblem)).toThrow();
+  const kept = new KeptPlans('no GPU', 0);
+  expect(() => attentionForward(forward.cudnn, kept, cutProblem)).toThrow();
+  expect(() => attentionBackward(backward.cudnn, kept, cutProblem)).toThrow();
   const [q, v] = ['2,3,40,16 by 1920,16,48,1', '2,3,24,16 by 4608,16,144,1'];
   expect(forward.inMemory().slice(1, 6)).toEqual([
     q,

@@ -14,7 +14,7 @@ import {
 } from '../../../src/tensor/functions.ts';
 import { gradients } from '../../../src/tensor/gradients.ts';
 import { makeGraph } from '../../../src/tensor/graph.ts';
-import { inlineCalls, TensorMap } from '../../../src/tensor/rewrite.ts';
+import { inlineCalls } from '../../../src/tensor/rewrite.ts';
 import type { Shape } from '../../../src/tensor/shape.ts';
 import { type Graph, operandsOf, resultsOf, type Tensor } from '../../../src/tensor/tensor.ts';
 import { trace } from '../../../src/tensor/trace.ts';
@@ -75,7 +75,7 @@ describe('fused kernels', () => {
       for (const row of rows)
         for (const half of halvesOf(row)) {
           const all = stagesOf(graphOf(row, half));
-          const last = new TensorMap<number>();
+          const last = new Map<Tensor, number>();
           all.forEach((stage, index) => {
             for (const tensor of made(stage)) last.set(tensor, index);
           });

@@ -119,9 +119,18 @@ describe.skipIf(reason !== undefined)(
       times.push(...six(6), ...six(4), 1.5);
       expect(library.isGain({ ...large, m: 65 })).toBe(false);
       expect(times).toEqual([]);
-      // Known from now on.
-      expect(library.isGain(large)).toBe(true);
-      expect(library.plan(large).milliseconds).toBe(5);
+      // Known from now on, and to those that come later.
+      for (const one of [library, new GemmLibrary(hostDevice(times), 'bf16')]) {
+        expect(one.isGain(large)).toBe(true);
+        expect(one.isGain({ ...large, m: 65 })).toBe(false);
+        expect(one.plan(large).milliseconds).toBe(5);
+      }
+      // What is damaged is found anew: the algorithms of both, and a copy.
+      for (const file of readdirSync(join(folder, 'products')))
+        writeFileSync(join(folder, 'products', file), 'short');
+      times.push(...six(6), ...six(4), 1.5);
+      expect(new GemmLibrary(hostDevice(times), 'bf16').isGain(large)).toBe(false);
+      expect(times).toEqual([]);
     });
 
     it('times a product once for a GPU, a precision and an epilogue, and keeps that on disk', () => {

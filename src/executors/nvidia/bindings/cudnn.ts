@@ -53,6 +53,7 @@ export const attributeTypes = {
   pointwiseMode: 14,
   descriptor: 15,
   reductionOperator: 18,
+  char: 24,
 } as const;
 
 /** Numbers of `cudnnBackendAttributeName_t`. */
@@ -73,6 +74,7 @@ export const attributes = {
   planHandle: 400,
   planConfiguration: 401,
   planWorkspace: 402,
+  planText: 405,
   pointwiseOperation: 750,
   pointwiseX: 751,
   pointwiseB: 752,

@@ -463,9 +463,7 @@ function kernelStage(
           storage(input) === storage(target) &&
           reads.every(
             (read) =>
-              read.tensor.node !== input.node ||
-              read.tensor.index !== input.index ||
-              (read.kind === 'home' && read.phase <= (storedIn.get(output) ?? 0)),
+              read.tensor !== input || (read.kind === 'home' && read.phase <= (storedIn.get(output) ?? 0)),
           )
             ? [[index, output]]
             : [],

@@ -1,10 +1,11 @@
 import { bytesPerElement } from '../../../tensor/dtype.ts';
-import { TensorMap } from '../../../tensor/rewrite.ts';
+import { addTo } from '../../../tensor/shape.ts';
 import type { Graph, Node, Tensor } from '../../../tensor/tensor.ts';
 import type { Stage } from '../kernel.ts';
 import { storedBytes } from '../storage.ts';
 import { isFixed, type Read, type RowSpace } from './row-writer.ts';
-import { type FusionContext, readsOf, type Unit } from './units.ts';
+import { renaming, type Structure, type Structures } from './structures.ts';
+import { type FusionContext, isWithin, readsOf, type Unit } from './units.ts';
 
 /** One step of the program to be: stages that are as they are, or units that one kernel computes. */
 export interface Item {
@@ -21,6 +22,23 @@ export interface Item {
   depth: number;
   /** The item that it became part of. */
   into: Item | undefined;
+  /** What made what it reads when it was added, or is part of what did. */
+  readonly sources: readonly Item[];
+  /** The last search of {@link Grouping} that came to it. */
+  search: number;
+  /** How it reads memory, by the rows that it is computed over. */
+  readonly known: Map<string, ItemReads>;
+}
+
+/** A read and its place: equal for equal positions in one tensor, in all kernels over the same rows. */
+interface PlacedRead extends Read {
+  readonly place: string;
+}
+
+/** Reads of an item: all, and the last of each place. */
+interface ItemReads {
+  readonly all: readonly PlacedRead[];
+  readonly byPlace: ReadonlyMap<string, PlacedRead>;
 }
 
 /** Tensors that one fused kernel reads and writes at most. */
@@ -45,14 +63,22 @@ export class Grouping {
   private readonly numbers: ReadonlyMap<Node, number>;
   private readonly context: FusionContext;
   private readonly canEmit: (item: Item) => boolean;
-  private readonly canonical = new TensorMap<Tensor>();
   private readonly totals: Item[] = [];
   private readonly makers = new Map<Tensor, Item[]>();
   private readonly readers = new Map<Tensor, Item[]>();
-  private readonly known = new Map<Unit, Map<string, readonly Read[]>>();
+  private readonly structures: Structures;
+  private searches = 0;
+  private readonly alike = new Map<string, { readonly reads: readonly Read[]; readonly of: Structure }>();
+  private readonly known = new Map<Unit, Map<string, readonly PlacedRead[]>>();
 
   /** @param canEmit whether a group has a kernel. */
-  constructor(graph: Graph, context: FusionContext, canEmit: (item: Item) => boolean) {
+  constructor(
+    graph: Graph,
+    context: FusionContext,
+    structures: Structures,
+    canEmit: (item: Item) => boolean,
+  ) {
+    this.structures = structures;
     this.numbers = new Map(graph.nodes.map((node, number) => [node, number]));
     this.context = context;
     this.canEmit = canEmit;
@@ -78,8 +104,11 @@ export class Grouping {
     let current = item;
     const candidates = new Set<Item>();
     for (const tensor of item.reads)
-      for (const other of [...(this.makers.get(tensor) ?? []), ...(this.readers.get(tensor) ?? [])])
-        if (this.isNear(find(other), item)) candidates.add(find(other));
+      for (const others of [this.makers.get(tensor), this.readers.get(tensor)])
+        for (const other of others ?? []) {
+          const whole = find(other);
+          if (this.isNear(whole, item)) candidates.add(whole);
+        }
     candidates.delete(item);
     const ranked = [...candidates]
       .map((other) => ({ other, saved: this.saved(other, item) }))
@@ -116,13 +145,13 @@ export class Grouping {
     const order: Item[] = [];
     const left = this.items.filter((item) => item.into === undefined).sort((a, b) => a.last - b.last);
     for (const root of left) {
-      const pending: { item: Item; before: Item[] }[] = [{ item: root, before: this.before(root) }];
+      const pending: { item: Item; before: Item[] }[] = [{ item: root, before: before(root) }];
       while (pending.length > 0) {
         const top = pending[pending.length - 1];
         if (top === undefined) break;
         const next = done.has(top.item) ? undefined : top.before.pop();
         if (next !== undefined) {
-          if (!done.has(next)) pending.push({ item: next, before: this.before(next) });
+          if (!done.has(next)) pending.push({ item: next, before: before(next) });
           continue;
         }
         pending.pop();
@@ -135,27 +164,41 @@ export class Grouping {
 
   /** Whether anything but its maker reads a tensor from memory. */
   isReadElsewhere(tensor: Tensor, maker: Item): boolean {
-    const key = this.keyOf(tensor);
-    return (this.readers.get(key) ?? []).some((reader) => find(reader) !== maker);
+    return (this.readers.get(tensor) ?? []).some((reader) => find(reader) !== maker);
   }
 
   /** Reads of a unit over some rows. */
-  reads(unit: Unit, space: RowSpace): readonly Read[] {
-    const own = this.known.get(unit) ?? new Map<string, readonly Read[]>();
+  private reads(unit: Unit, space: RowSpace): readonly PlacedRead[] {
+    const own = this.known.get(unit) ?? new Map<string, readonly PlacedRead[]>();
     this.known.set(unit, own);
     const key = `${space.rows}x${space.length}`;
-    const reads =
-      own.get(key) ??
-      readsOf(unit, space, this.context).map((read) => ({ ...read, tensor: this.keyOf(read.tensor) }));
+    const reads = own.get(key) ?? this.newReads(unit, space, key);
     own.set(key, reads);
     return reads;
   }
 
-  /** One object for each tensor. */
-  private keyOf(tensor: Tensor): Tensor {
-    const known = this.canonical.get(tensor);
-    if (known === undefined) this.canonical.set(tensor, tensor);
-    return known ?? tensor;
+  /** The same, found out once for all units that are computed alike. */
+  private newReads(unit: Unit, space: RowSpace, rows: string): readonly PlacedRead[] {
+    const of = this.structures.of([unit.expression], isWithin(unit, this.context));
+    const key = `${rows} ${of.key}`;
+    const known = this.alike.get(key) ?? { reads: readsOf(unit, space, this.context), of };
+    this.alike.set(key, known);
+    const tensorOf = renaming(known.of, of);
+    return known.reads.map((read) => {
+      const tensor = tensorOf(read.tensor);
+      return { ...read, tensor, place: `${tensor.node.id}.${tensor.index}@${read.offset}` };
+    });
+  }
+
+  /** Reads of all units of an item. */
+  private readsIn(item: Item, space: RowSpace): ItemReads {
+    const key = `${space.rows}x${space.length}`;
+    const known = item.known.get(key);
+    if (known !== undefined) return known;
+    const all = item.units.flatMap((unit) => this.reads(unit, space));
+    const found = { all, byPlace: new Map(all.map((read) => [read.place, read])) };
+    item.known.set(key, found);
+    return found;
   }
 
   private newItem(
@@ -166,45 +209,38 @@ export class Grouping {
     space: RowSpace,
     pinned: number | undefined,
   ): Item {
-    const made = makes.map((tensor) => this.keyOf(tensor));
-    const last = Math.max(0, ...made.map(({ node }) => this.numbers.get(node) ?? 0));
+    const last = Math.max(0, ...makes.map(({ node }) => this.numbers.get(node) ?? 0));
     const item: Item = {
       units,
       stages,
-      reads: new Set(reads.map((tensor) => this.keyOf(tensor))),
-      makes: new Set(made),
+      reads: new Set(reads),
+      makes: new Set(makes),
       space,
       pinned,
       last,
       depth: 0,
       into: undefined,
+      sources: [...new Set(reads.flatMap((tensor) => this.makers.get(tensor) ?? []).map(find))],
+      search: 0,
+      known: new Map(),
     };
-    item.depth = 1 + Math.max(0, ...this.before(item).map(({ depth }) => depth));
+    item.depth = 1 + Math.max(0, ...item.sources.map(({ depth }) => depth));
     this.items.push(item);
     return item;
   }
 
   private enter(item: Item): void {
-    for (const tensor of item.reads) this.readers.set(tensor, [...(this.readers.get(tensor) ?? []), item]);
-    for (const tensor of item.makes) this.makers.set(tensor, [...(this.makers.get(tensor) ?? []), item]);
-  }
-
-  private before(item: Item): Item[] {
-    const found = new Set<Item>();
-    for (const tensor of item.reads)
-      for (const maker of this.makers.get(tensor) ?? []) found.add(find(maker));
-    found.delete(item);
-    return [...found];
+    for (const tensor of item.reads) addTo(this.readers, tensor, item);
+    for (const tensor of item.makes) addTo(this.makers, tensor, item);
   }
 
   /** Rows over which two groups can be computed together. */
   private commonSpace(a: Item, b: Item): RowSpace | undefined {
     const length = a.pinned ?? b.pinned ?? a.space.length;
     if ((b.pinned ?? length) !== length) return undefined;
-    const [small, large] = [a, b].sort(
-      (x, y) => x.space.rows * x.space.length - y.space.rows * y.space.length,
-    ) as [Item, Item];
-    const [few, many] = [small.space.rows * small.space.length, large.space.rows * large.space.length];
+    const [ofA, ofB] = [a.space.rows * a.space.length, b.space.rows * b.space.length];
+    const [small, large] = ofA <= ofB ? [a, b] : [b, a];
+    const [few, many] = [Math.min(ofA, ofB), Math.max(ofA, ofB)];
     const rows = many / length;
     if (!Number.isInteger(rows)) return undefined;
     // Values of rows, such as the deviation that a norm divides by.
@@ -220,27 +256,23 @@ export class Grouping {
   private saved(a: Item, b: Item): number {
     const space = this.commonSpace(a, b);
     if (space === undefined) return 0;
-    const [ofA, ofB] = [a, b].map((item) => item.units.flatMap((unit) => this.reads(unit, space))) as [
-      Read[],
-      Read[],
-    ];
+    const [ofA, ofB] = [this.readsIn(a, space), this.readsIn(b, space)];
     const { storage } = this.context;
     const walked = (tensor: Tensor) => bytesPerElement(storage(tensor)) * space.rows * space.length;
-    const places = new Set(ofA.map(placeOf));
     let saved = 0;
     for (const [reads, other] of [
       [ofA, b],
       [ofB, a],
     ] as const) {
-      for (const read of reads) {
+      for (const read of reads.all) {
         if (!other.makes.has(read.tensor)) continue;
         if (!isInRow(read, other)) return 0;
         saved += storedBytes(read.tensor, storage);
       }
     }
-    for (const read of new Map(ofB.map((one) => [placeOf(one), one] as const)).values())
+    for (const [place, read] of ofB.byPlace)
       if (
-        places.has(placeOf(read)) &&
+        ofA.byPlace.has(place) &&
         (read.kind !== 'other' || isFixed(read.offset)) &&
         !a.makes.has(read.tensor)
       )
@@ -282,13 +314,17 @@ export class Grouping {
 
   /** Whether `to` depends on `from` through others. */
   private leads(from: Item, to: Item): boolean {
-    const seen = new Set<Item>();
-    const pending = this.before(to).filter((item) => item !== from);
+    const search = ++this.searches;
+    const pending = [to];
     for (let item = pending.pop(); item !== undefined; item = pending.pop()) {
-      if (item === from) return true;
-      if (seen.has(item) || item.depth <= from.depth) continue;
-      seen.add(item);
-      pending.push(...this.before(item));
+      for (const source of item.sources) {
+        const next = find(source);
+        if (next === from && item !== to) return true;
+        // What is between them is deeper than the one and less deep than the other.
+        if (next.depth <= from.depth || next.depth >= to.depth || next.search === search) continue;
+        next.search = search;
+        pending.push(next);
+      }
     }
     return false;
   }
@@ -306,7 +342,17 @@ function joined(a: Item, b: Item, space: RowSpace, pinned: number | undefined): 
     last: Math.max(a.last, b.last),
     depth: Math.max(a.depth, b.depth),
     into: undefined,
+    sources: [...new Set([...a.sources, ...b.sources].map(find))],
+    search: 0,
+    known: new Map(),
   };
+}
+
+/** The items that make what an item reads. */
+function before(item: Item): Item[] {
+  const found = new Set(item.sources.map(find));
+  found.delete(item);
+  return [...found];
 }
 
 function isTotal({ units }: Item): boolean {
@@ -317,18 +363,18 @@ function isTotal({ units }: Item): boolean {
 export function find(item: Item): Item {
   let top = item;
   while (top.into !== undefined) top = top.into;
+  // The way is shorter the next time.
+  for (let next: Item | undefined = item; next !== undefined && next !== top; ) {
+    const { into }: Item = next;
+    next.into = top;
+    next = into;
+  }
   return top;
-}
-
-function placeOf({ tensor, offset }: Read): string {
-  return `${tensor.node.id}.${tensor.index}@${offset}`;
 }
 
 /** Whether a read of what another group makes can be served by a kernel that is at the same element or row. */
 function isInRow({ kind, tensor }: Read, maker: Item): boolean {
-  const unit = maker.units.find(
-    ({ output }) => output === tensor || (output.node === tensor.node && output.index === tensor.index),
-  );
+  const unit = maker.units.find(({ output }) => output === tensor);
   if (unit === undefined || unit.kind === 'column' || unit.kind === 'part') return false;
   return unit.kind === 'row' ? kind === 'narrow' : kind !== 'other';
 }

@@ -1,7 +1,7 @@
 import { makeGraph } from '../../../tensor/graph.ts';
-import { rewriteNodes, TensorMap } from '../../../tensor/rewrite.ts';
-import { at } from '../../../tensor/shape.ts';
-import { apply, type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
+import { rewriteNodes } from '../../../tensor/rewrite.ts';
+import { addTo, at } from '../../../tensor/shape.ts';
+import { copyOf, type Graph, type Node, operandsOf, resultsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Op } from '../../../tensor/vocabulary.ts';
 import { isProduct } from '../narrowing.ts';
 import { chooseInlined } from '../plain/inlining.ts';
@@ -16,21 +16,22 @@ import { furthest } from './grouping.ts';
  */
 export function withLateUses(graph: Graph): Graph {
   const isLate = lateUses(graph);
-  const copies = new TensorMap<Tensor>();
-  const copyOf = (whole: Tensor) => {
-    const copy = copies.get(whole) ?? at(anew(whole.node, operandsOf(whole.node)), whole.index);
+  if (isLate === undefined) return graph;
+  const copies = new Map<Tensor, Tensor>();
+  const again = (whole: Tensor) => {
+    const copy = copies.get(whole) ?? at(copyOf(whole.node, operandsOf(whole.node)), whole.index);
     copies.set(whole, copy);
     return copy;
   };
   // Every node is made anew, so that the order in which they were made stays the order of the graph.
-  const outputs = rewriteNodes(graph.outputs, (node, operands) => {
+  const outputs = rewriteNodes(graph, (node, operands) => {
     if (node.op === 'input') return undefined;
     const given = operandsOf(node).map((original, index) => {
       const operand = at(operands, index);
       if (!isLate(reshaped(original).node, node)) return operand;
-      return copyOf(reshaped(operand)).reshape(operand.shape);
+      return again(reshaped(operand)).reshape(operand.shape);
     });
-    return anew(node, given);
+    return copyOf(node, given);
   });
   return makeGraph(graph.name, graph.inputs, outputs, graph.outputNames);
 }
@@ -40,14 +41,8 @@ function isWeightGradient({ op }: Node): boolean {
   return op === 'matmul' || op === 'convolutionKernelGradient';
 }
 
-/** The same operation on other operands. */
-function anew({ op, attributes, origin }: Node, operands: readonly Tensor[]): readonly Tensor[] {
-  // The operation and its attributes are the node's own; only TypeScript loses the link between them.
-  return apply(op as 'matmul', operands as [Tensor, Tensor], attributes as never, origin);
-}
-
-/** Which uses of which nodes are to compute them again. */
-function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
+/** Which uses of which nodes are to compute them again; undefined: none. */
+function lateUses(graph: Graph): ((node: Node, user: Node) => boolean) | undefined {
   const { isInlined, isRepeated } = chooseInlined(graph, isProduct);
   const isComputed = (tensor: Tensor) => isInlined(tensor) || isRepeated(tensor);
   const numbers = new Map(graph.nodes.map((node, index) => [node, index]));
@@ -63,7 +58,7 @@ function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
   for (const node of graph.nodes.filter(isProduct))
     for (const operand of operandsOf(node)) {
       const whole = reshaped(operand);
-      if (isRepeated(whole)) readers.set(whole.node, [...(readers.get(whole.node) ?? []), node]);
+      if (isRepeated(whole)) addTo(readers, whole.node, node);
     }
   const late = new Set<Node>();
   for (const [node, users] of readers) {
@@ -72,43 +67,51 @@ function lateUses(graph: Graph): (node: Node, user: Node) => boolean {
     if (sources && far.every((user) => isWeightGradient(user) && sources.every(isKeptUntil(user))))
       late.add(node);
   }
+  if (late.size === 0) return undefined;
   return (node, user) => late.has(node) && isFar(node, user);
 }
 
 /** The tensors in memory that a node's result is computed from; undefined when it is not element by element. */
 function sourcesOf(node: Node, isComputed: (tensor: Tensor) => boolean): readonly Tensor[] | undefined {
-  const sources = new Map<string, Tensor>();
+  const sources = new Set<Tensor>();
   const seen = new Set([node]);
   for (const inner of seen) {
     if (moved.includes(inner.op)) return undefined;
     for (const operand of operandsOf(inner)) {
       const whole = reshaped(operand);
       if (isComputed(whole)) seen.add(whole.node);
-      else sources.set(`${whole.node.id}.${whole.index}`, whole);
+      else sources.add(whole);
     }
   }
-  return [...sources.values()];
+  return [...sources];
 }
 
 /** Operations whose elements are computed from elements at other places: no kernel makes them on the way. */
 const moved: readonly Op[] = ['concat', 'pad', 'transpose', 'rotary'];
 
 /** The number of the last node at which each tensor is read from memory, also on the way to what is computed from it. */
-function lastReadsOf(graph: Graph, isComputed: (tensor: Tensor) => boolean): TensorMap<number> {
-  const reads = new TensorMap<number>();
+function lastReadsOf(graph: Graph, isComputed: (tensor: Tensor) => boolean): ReadonlyMap<Tensor, number> {
+  const reads = new Map<Tensor, number>();
   // The same without products, which read from memory what kernels would compute on the way.
-  const kernelReads = new TensorMap<number>();
-  const note = (map: TensorMap<number>, tensor: Tensor, number: number) =>
-    map.set(tensor, Math.max(number, map.get(tensor) ?? 0));
+  const kernelReads = new Map<Tensor, number>();
+  const note = (map: Map<Tensor, number>, tensor: Tensor, number: number) => {
+    if (number > (map.get(tensor) ?? -1)) map.set(tensor, number);
+  };
+  const last = (map: Map<Tensor, number>, tensors: readonly Tensor[]) =>
+    tensors.reduce((latest, tensor) => Math.max(latest, map.get(tensor) ?? 0), 0);
   for (const output of graph.outputs) note(reads, output, graph.nodes.length);
-  for (const [number, node] of [...graph.nodes.entries()].reverse()) {
-    const last = (map: TensorMap<number>) =>
-      Math.max(0, ...resultsOf(node).map((result) => map.get(result) ?? 0));
+  for (let number = graph.nodes.length - 1; number >= 0; number--) {
+    const node = at(graph.nodes, number);
+    const results = resultsOf(node);
     const isView = node.op === 'reshape';
-    const own = resultsOf(node).every(isComputed) ? Math.max(number, last(kernelReads)) : number;
+    const isRead = !isProduct(node);
+    const own = results.every(isComputed) ? Math.max(number, last(kernelReads, results)) : number;
+    const [latest, latestInKernels] = isView
+      ? [last(reads, results), last(kernelReads, results)]
+      : [own, own];
     for (const operand of operandsOf(node)) {
-      note(reads, operand, isView ? last(reads) : own);
-      if (!isProduct(node)) note(kernelReads, operand, isView ? last(kernelReads) : own);
+      note(reads, operand, latest);
+      if (isRead) note(kernelReads, operand, latestInKernels);
     }
   }
   return reads;

@@ -21,8 +21,10 @@ import { constantsInMemory, contextOf, isViewOfMemory, stagesOf } from '../plain
 import { ownStorage } from '../storage.ts';
 import { nodesOfTail, resultsOfTail, type Tail, tailsOf } from '../tails.ts';
 import { copyStages } from './copies.ts';
-import { canFuse, type GroupWork, groupStages } from './group-kernel.ts';
+import type { GroupWork } from './group-kernel.ts';
 import { Grouping, type Item } from './grouping.ts';
+import { KnownGroups } from './known-groups.ts';
+import { Structures } from './structures.ts';
 import { totalStages } from './totals.ts';
 import { type FusionContext, unitsOf } from './units.ts';
 
@@ -45,7 +47,11 @@ export const fusedPartition: Partition = (graph, policy) => {
   const isView = ({ node }: Tensor): boolean =>
     isViewOfMemory(node, plain) && !plain.isInlined(resultOf(node)) && !plain.isInlined(node.operands[0]);
   const context: FusionContext = { ...plain, isView };
-  const grouping = new Grouping(graph, context, (item) => canFuse(workOf(item, context, () => true)));
+  const structures = new Structures(context.storage);
+  const groups = new KnownGroups(structures);
+  const grouping = new Grouping(graph, context, structures, (item) =>
+    groups.canFuse(workOf(item, context, () => true)),
+  );
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const views = neededViews(graph, takes, context);
   const copies = graph.nodes.filter(isInputCopy);
@@ -84,7 +90,7 @@ export const fusedPartition: Partition = (graph, policy) => {
     if (item.units.length === 0) return item.stages;
     if (item.units[0]?.kind === 'total') return totalStages(item.units, context);
     const isNeeded = (tensor: Tensor) => outputs.has(tensor.node) || grouping.isReadElsewhere(tensor, item);
-    return groupStages(workOf(item, context, isNeeded));
+    return groups.stages(workOf(item, context, isNeeded));
   });
 };
 

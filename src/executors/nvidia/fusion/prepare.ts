@@ -28,7 +28,7 @@ import { longestRow } from './units.ts';
 export function prepare(graph: Graph): Graph {
   const shared = new Shared();
   const padSums = new PadSums();
-  const outputs = rewriteNodes(graph.outputs, (node, operands) => {
+  const outputs = rewriteNodes(graph, (node, operands) => {
     const first = operands[0];
     if (first === undefined) return undefined;
     switch (node.op) {

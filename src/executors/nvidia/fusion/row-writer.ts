@@ -286,7 +286,7 @@ export class RowWriter implements Place {
   }
 
   private inputOf(tensor: Tensor): number {
-    const known = this.inputs.findIndex(({ node, index }) => node === tensor.node && index === tensor.index);
+    const known = this.inputs.indexOf(tensor);
     return known < 0 ? this.inputs.push(tensor) - 1 : known;
   }
 

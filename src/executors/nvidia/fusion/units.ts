@@ -120,21 +120,23 @@ function isWrittenInParts(node: NodeOf<'concat'>, context: FusionContext): boole
   );
 }
 
+/** Whether a tensor is part of a unit's expression, and not read from memory. */
+export function isWithin(
+  unit: Unit,
+  { isInlined, isRepeated, isView }: FusionContext,
+): (tensor: Tensor) => boolean {
+  return (tensor) =>
+    (tensor === unit.expression && unit.kind === 'pointwise') ||
+    isInlined(tensor) ||
+    isRepeated(tensor) ||
+    isView(tensor);
+}
+
 /** How a unit reads memory when it is computed over some rows. */
 export function readsOf(unit: Unit, space: RowSpace, context: FusionContext): readonly Read[] {
-  const { isInlined, isRepeated, isView, indexType, storage } = context;
-  const writer = new RowWriter({
-    space,
-    vector: 1,
-    held: undefined,
-    indexType,
-    storage,
-    isComputed: (tensor) =>
-      (tensor.node === unit.expression.node && unit.kind === 'pointwise') ||
-      isInlined(tensor) ||
-      isRepeated(tensor) ||
-      isView(tensor),
-  });
+  const { indexType, storage } = context;
+  const isComputed = isWithin(unit, context);
+  const writer = new RowWriter({ space, vector: 1, held: undefined, indexType, storage, isComputed });
   const { shape } = unit.expression;
   const isNarrow = unit.count !== space.rows * space.length;
   writer.expression.element(unit.expression, isNarrow ? writer.narrow(shape) : writer.home(shape));

@@ -1,5 +1,6 @@
 import type { Cudnn } from '../bindings/cudnn.ts';
 import { CudnnGraph, type CudnnPlan, type CudnnTensor } from './cudnn-graph.ts';
+import type { KeptPlans } from './kept-plans.ts';
 
 /** Sizes of an attention as cuDNN sees it: with segments, each is an item of the batch. */
 export interface AttentionProblem {
@@ -38,7 +39,11 @@ export type BackwardNames = ForwardNames | 'dy' | 'dq' | 'dk' | 'dv' | 'total' |
  * Softmax attention as cuDNN's engines recognise it: S = scale q k^T, masked; P = exp(S - max) / sum; y = P v.
  * @throws CudnnError when it has no engine.
  */
-export function attentionForward(cudnn: Cudnn, problem: AttentionProblem): AttentionGraph<ForwardNames> {
+export function attentionForward(
+  cudnn: Cudnn,
+  kept: KeptPlans,
+  problem: AttentionProblem,
+): AttentionGraph<ForwardNames> {
   const builder = new AttentionBuilder(cudnn, problem);
   const { graph, scores, rows } = builder;
   const [q, k, v, y] = [builder.queries(), builder.keys(true), builder.values(false), builder.queries()];
@@ -50,7 +55,7 @@ export function attentionForward(cudnn: Cudnn, problem: AttentionProblem): Atten
   graph.pointwise('add', [largest, graph.pointwise('log', [sum], rows())], statistics);
   const p = graph.pointwise('div', [e, sum], scores('bf16'));
   graph.matmul(p, v, y, { m: builder.lengths?.queries, k: builder.lengths?.keys });
-  return builder.finish({ q, k, v, y, statistics });
+  return builder.finish(kept, { q, k, v, y, statistics });
 }
 
 /**
@@ -58,7 +63,11 @@ export function attentionForward(cudnn: Cudnn, problem: AttentionProblem): Atten
  * sum of dy y, dk = scale dS^T q, dq = scale dS k.
  * @throws CudnnError when it has no engine.
  */
-export function attentionBackward(cudnn: Cudnn, problem: AttentionProblem): AttentionGraph<BackwardNames> {
+export function attentionBackward(
+  cudnn: Cudnn,
+  kept: KeptPlans,
+  problem: AttentionProblem,
+): AttentionGraph<BackwardNames> {
   const builder = new AttentionBuilder(cudnn, problem);
   const { graph, scores, rows, lengths } = builder;
   const { batch, heads, queries, keys, headSize } = problem;
@@ -90,7 +99,7 @@ export function attentionBackward(cudnn: Cudnn, problem: AttentionProblem): Atte
   const dqSum = builder.queryGradientSum();
   graph.matmul(ds, untransposed, dqSum, { m: lengths?.queries, k: lengths?.keys });
   graph.pointwise('identity', [dqSum], dq);
-  return builder.finish({ q, k, v, y, statistics, dy, dq, dk, dv, total, dqSum });
+  return builder.finish(kept, { q, k, v, y, statistics, dy, dq, dk, dv, total, dqSum });
 }
 
 /** The tensors and operations that both graphs share. Sizes are in the order batch, heads, tokens, channels. */
@@ -230,11 +239,13 @@ class AttentionBuilder {
     );
   }
 
-  finish<Names extends string>(tensors: Readonly<Record<Names, CudnnTensor>>): AttentionGraph<Names> {
+  finish<Names extends string>(
+    kept: KeptPlans,
+    tensors: Readonly<Record<Names, CudnnTensor>>,
+  ): AttentionGraph<Names> {
     const { graph, lengths, offsets } = this;
     try {
-      const [plan] = graph.plans(1);
-      if (plan === undefined) throw new Error('cuDNN has no plan');
+      const plan = kept.planOf(graph);
       return { graph, plan, tensors, ...(lengths && { lengths }), ...(offsets && { offsets }) };
     } catch (error) {
       graph[Symbol.dispose]();

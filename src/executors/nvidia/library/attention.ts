@@ -13,6 +13,7 @@ import {
 } from './attention-graph.ts';
 import type { AttentionSplits } from './attention-splits.ts';
 import type { CudnnTensor } from './cudnn-graph.ts';
+import type { KeptPlans } from './kept-plans.ts';
 import { type LibraryCall, namedScratch } from './library-call.ts';
 import { TokenBorders, type TokenName } from './token-borders.ts';
 import {
@@ -30,6 +31,7 @@ export interface AttentionContext {
   readonly device: Device;
   readonly kernels: KernelCache;
   readonly cudnn: Cudnn;
+  readonly kept: KeptPlans;
   readonly forwards: Map<string, AttentionGraph<ForwardNames>>;
   readonly backwards: Map<string, AttentionGraph<BackwardNames>>;
   readonly splits: AttentionSplits;
@@ -47,9 +49,9 @@ export function forwardCall(
   sizes: AttentionSizes,
   stored: StoredTokens<'q' | 'k' | 'v' | 'y'>,
 ): LibraryCall {
-  const { kernels, cudnn } = context;
+  const { kernels, cudnn, kept } = context;
   const problem = problemOf(sizes, false);
-  const planned = cached(context.forwards, problem, () => attentionForward(cudnn, problem));
+  const planned = cached(context.forwards, problem, () => attentionForward(cudnn, kept, problem));
   const { tensors, plan } = planned;
   const statisticBytes = statisticsBytes(sizes);
   const borders = new TokenBorders(context, sizes, stored);
@@ -107,9 +109,9 @@ export function gradientCall(
   sizes: AttentionSizes,
   stored: StoredTokens<TokenName>,
 ): LibraryCall {
-  const { kernels, cudnn } = context;
+  const { kernels, cudnn, kept } = context;
   const problem = problemOf(sizes, true);
-  const planned = cached(context.backwards, problem, () => attentionBackward(cudnn, problem));
+  const planned = cached(context.backwards, problem, () => attentionBackward(cudnn, kept, problem));
   const { tensors, plan } = planned;
   const [queryBytes, keyBytes] = tokenBytes(sizes);
   const statisticBytes = statisticsBytes(sizes);

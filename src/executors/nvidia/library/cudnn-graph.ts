@@ -2,6 +2,7 @@ import {
   attributes as A,
   attributeTypes,
   type Cudnn,
+  CudnnError,
   crossCorrelation,
   cudnnTypes,
   descriptors,
@@ -56,10 +57,16 @@ export class CudnnGraph implements Disposable {
   private readonly owned: bigint[] = [];
   private readonly operations: bigint[] = [];
   private readonly numbers: CudnnTensor[] = [];
+  private readonly texts: string[] = [];
   private nextId = 1;
 
   constructor(cudnn: Cudnn) {
     this.cudnn = cudnn;
+  }
+
+  /** All that was said of the graph: equal for equal graphs. */
+  get text(): string {
+    return this.texts.join('\n');
   }
 
   /** A tensor. Default: dense and row-major. */
@@ -219,6 +226,22 @@ export class CudnnGraph implements Disposable {
     throw problem instanceof Error ? problem : new Error('cuDNN has no engine for the graph');
   }
 
+  /** The plan that {@link CudnnPlan.text} told of, of an equal graph; undefined when cuDNN does not take it. */
+  restored(text: Uint8Array): CudnnPlan | undefined {
+    const { cudnn } = this;
+    try {
+      return this.planned(
+        this.describe('executionPlan', (set) => {
+          set.handle(A.planHandle, cudnn.handle);
+          set.text(A.planText, text);
+        }),
+      );
+    } catch (error) {
+      if (error instanceof CudnnError) return undefined;
+      throw error;
+    }
+  }
+
   [Symbol.dispose](): void {
     for (const descriptor of this.owned.reverse()) this.cudnn.cudnnBackendDestroyDescriptor(descriptor);
     this.owned.length = 0;
@@ -255,11 +278,16 @@ export class CudnnGraph implements Disposable {
   }
 
   private plan(configuration: bigint): CudnnPlan {
+    return this.planned(
+      this.describe('executionPlan', (set) => {
+        set.descriptors(A.planConfiguration, [configuration]);
+        set.handle(A.planHandle, this.cudnn.handle);
+      }),
+    );
+  }
+
+  private planned(plan: bigint): CudnnPlan {
     const { cudnn } = this;
-    const plan = this.describe('executionPlan', (set) => {
-      set.descriptors(A.planConfiguration, [configuration]);
-      set.handle(A.planHandle, cudnn.handle);
-    });
     const [bytes, count] = [new NativeMemory(8), new NativeMemory(8)];
     const status = cudnn.cudnnBackendGetAttribute(
       plan,
@@ -279,7 +307,9 @@ export class CudnnGraph implements Disposable {
 
   private describe(kind: keyof typeof descriptors, fill: (set: AttributeWriter) => void): bigint {
     const descriptor = this.create(kind);
-    fill(new AttributeWriter(this.cudnn, descriptor, kind));
+    const set = new AttributeWriter(this.cudnn, descriptor, kind);
+    fill(set);
+    this.texts.push(set.describe(this.owned));
     this.cudnn.check(this.cudnn.cudnnBackendFinalize(descriptor), `cuDNN ${kind}`);
     return descriptor;
   }
@@ -336,6 +366,18 @@ export class CudnnPlan {
     return () => this.execute(pack);
   }
 
+  /** The plan as text, with what cuDNN compiled for it; undefined when its engine has none. */
+  text(): Uint8Array | undefined {
+    const { cudnn, plan } = this;
+    const count = new NativeMemory(8);
+    const read = (most: number, target: Uint8Array | null) =>
+      cudnn.cudnnBackendGetAttribute(plan, A.planText, attributeTypes.char, most, count.bytes, target);
+    if (read(0, null) !== 0 || count.size() === 0) return undefined;
+    const text = new NativeMemory(count.size());
+    if (read(count.size(), text.bytes) !== 0) return undefined;
+    return text.bytes.subarray(0, count.size());
+  }
+
   // A method, so that launches keep the plan and with it the numbers, which cuDNN reads at every execution.
   private execute(pack: bigint): void {
     const { cudnn, plan } = this;
@@ -347,6 +389,8 @@ class AttributeWriter {
   private readonly cudnn: Cudnn;
   private readonly descriptor: bigint;
   private readonly kind: string;
+  private readonly written: (readonly [attribute: number, values: readonly (number | bigint | boolean)[]])[] =
+    [];
 
   constructor(cudnn: Cudnn, descriptor: bigint, kind: string) {
     this.cudnn = cudnn;
@@ -354,11 +398,24 @@ class AttributeWriter {
     this.kind = kind;
   }
 
+  /** What was written, descriptors as their places among those of the graph; handles, pointers and texts left out. */
+  describe(descriptors: readonly bigint[]): string {
+    const values = this.written.map(([attribute, list]) => {
+      const parts = list.map((value) =>
+        typeof value === 'bigint' ? `#${descriptors.indexOf(value)}` : value,
+      );
+      return ` ${attribute}=${parts}`;
+    });
+    return `${this.kind}${values.join('')}`;
+  }
+
   integers(attribute: number, values: readonly number[]): void {
+    this.written.push([attribute, values]);
     this.write(attribute, attributeTypes.int64, values.length, NativeMemory.integers(values));
   }
 
   descriptors(attribute: number, values: readonly bigint[]): void {
+    this.written.push([attribute, values]);
     this.write(attribute, attributeTypes.descriptor, values.length, NativeMemory.pointers(values));
   }
 
@@ -370,15 +427,25 @@ class AttributeWriter {
     this.write(attribute, attributeTypes.handle, 1, NativeMemory.pointers([value]));
   }
 
+  text(attribute: number, value: Uint8Array): void {
+    // With a closing zero that does not count.
+    const memory = new NativeMemory(value.length + 1);
+    memory.bytes.set(value);
+    this.write(attribute, attributeTypes.char, value.length, memory);
+  }
+
   enumeration(attribute: number, type: number, value: number): void {
+    this.written.push([attribute, [value]]);
     this.write(attribute, type, 1, NativeMemory.int(value));
   }
 
   boolean(attribute: number, value: boolean): void {
+    this.written.push([attribute, [value]]);
     this.write(attribute, attributeTypes.boolean, 1, NativeMemory.int(value ? 1 : 0));
   }
 
   float(attribute: number, value: number): void {
+    this.written.push([attribute, [value]]);
     this.write(attribute, attributeTypes.float, 1, NativeMemory.float(value));
   }
 

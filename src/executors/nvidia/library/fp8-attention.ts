@@ -7,6 +7,7 @@ import type { KernelCache, Launch } from '../kernel-cache.ts';
 import { mergeKernel } from './attention-by-keys.ts';
 import type { AttentionProblem } from './attention-graph.ts';
 import { CudnnGraph, type CudnnPlan, type CudnnTensor } from './cudnn-graph.ts';
+import type { KeptPlans } from './kept-plans.ts';
 import { type LibraryCall, namedScratch } from './library-call.ts';
 
 /** Numbers on the device that cuDNN multiplies by, and those that it finds: f32, one each. */
@@ -40,6 +41,7 @@ export interface Fp8AttentionContext {
   readonly device: Device;
   readonly kernels: KernelCache;
   readonly cudnn: Cudnn;
+  readonly kept: KeptPlans;
   readonly quantised: Map<string, Fp8Attention>;
   readonly lateKeys: Map<string, number>;
 }
@@ -130,7 +132,7 @@ function bound({ plan, tensors, logSums }: Fp8Attention, addresses: RunAddresses
 
 function planned(context: Fp8AttentionContext, problem: AttentionProblem, hasSums = false): Fp8Attention {
   const key = JSON.stringify({ ...problem, hasSums });
-  const made = context.quantised.get(key) ?? fp8Attention(context.cudnn, problem, hasSums);
+  const made = context.quantised.get(key) ?? fp8Attention(context, problem, hasSums);
   context.quantised.set(key, made);
   return made;
 }
@@ -227,7 +229,11 @@ const factorKernel: Kernel = {
  * Softmax attention over f8e4m3 as cuDNN's engines recognise it: S = scale descaleQ descaleK q k^T, P the softmax of S,
  * y = scaleY descaleP descaleV (scaleP P) v. Sizes are in the order batch, heads, tokens, channels.
  */
-function fp8Attention(cudnn: Cudnn, problem: AttentionProblem, hasSums: boolean): Fp8Attention {
+function fp8Attention(
+  { cudnn, kept }: Fp8AttentionContext,
+  problem: AttentionProblem,
+  hasSums: boolean,
+): Fp8Attention {
   const { batch, heads, queries, keys, keyStep = keys, headSize, scale } = problem;
   const graph = new CudnnGraph(cudnn);
   try {
@@ -274,8 +280,7 @@ function fp8Attention(cudnn: Cudnn, problem: AttentionProblem, hasSums: boolean)
     const descaled = times(times(mean, numbers.descaleP, means()), numbers.descaleV, means());
     times(descaled, numbers.scaleY, y);
     graph.reduce('largestMagnitude', descaled, numbers.largestY);
-    const [plan] = graph.plans(1);
-    if (plan === undefined) throw new Error('cuDNN has no plan');
+    const plan = kept.planOf(graph);
     return { graph, plan, tensors: { q, k, v, y, ...numbers }, ...(hasSums && { logSums }) };
   } catch (error) {
     graph[Symbol.dispose]();

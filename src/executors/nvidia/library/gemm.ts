@@ -76,6 +76,7 @@ export class GemmLibrary {
   private readonly plans = new Map<string, GemmPlan>();
   private readonly gains = new Map<string, boolean>();
   private readonly choices = new DiskCache('products', 'algorithm');
+  private readonly comparisons = new DiskCache('products', 'gain');
 
   constructor(device: Device, precision: Precision) {
     this.device = device;
@@ -100,12 +101,12 @@ export class GemmLibrary {
 
   /**
    * Whether cuBLASLt has an algorithm for a product with its epilogue, and one that is no slower than the bare product and
-   * a kernel after it. A kernel takes as long as copying the result, which is what is timed in its place.
+   * a kernel after it. A kernel takes as long as copying the result, which is what is timed in its place, once for a GPU.
    * @param share of the result that the kernel would write. Default: all.
    */
   isGain(gemm: Gemm, share = 1): boolean {
     const key = JSON.stringify({ ...gemm, share });
-    const known = this.gains.get(key) ?? this.comparesWell(gemm, share);
+    const known = this.gains.get(key) ?? this.comparesWell(gemm, share, key);
     this.gains.set(key, known);
     return known;
   }
@@ -115,12 +116,22 @@ export class GemmLibrary {
     this.lt.cublasLtDestroy(this.lt.handle);
   }
 
-  private comparesWell({ epilogue, ...bare }: Gemm, share: number): boolean {
+  private comparesWell({ epilogue, ...bare }: Gemm, share: number, problem: string): boolean {
     if (epilogue === undefined) return false;
     const plan = planOrNone(() => this.plan({ ...bare, epilogue }));
     if (plan?.milliseconds === undefined) return plan !== undefined;
+    const key = this.keyOf(problem);
+    const [known, ...others] = this.comparisons.read(key) ?? [];
+    if ((known === 0 || known === 1) && others.length === 0) return known === 1;
     const without = this.plan(bare).milliseconds ?? Number.POSITIVE_INFINITY;
-    return plan.milliseconds <= without + share * this.copyTime(bare);
+    const isGain = plan.milliseconds <= without + share * this.copyTime(bare);
+    this.comparisons.write(key, Uint8Array.of(isGain ? 1 : 0));
+    return isGain;
+  }
+
+  /** Of what was measured: it is true for this GPU and version. */
+  private keyOf(problem: string): string {
+    return [this.device.name, this.version, this.precision, problem].join('\n');
   }
 
   private copyTime({ m, n, batch, result }: Gemm): number {
@@ -138,7 +149,7 @@ export class GemmLibrary {
 
   /** Takes the algorithm that was the fastest before with this GPU and version, if it is among those that there are. */
   private choose(plan: GemmPlan, gemm: Gemm, problem: string): void {
-    const key = [this.device.name, this.version, this.precision, problem].join('\n');
+    const key = this.keyOf(problem);
     const known = this.choices.read(key);
     if (known !== undefined && plan.adopt(known)) return;
     this.tune(plan, gemm);

@@ -13,6 +13,7 @@ import { type CudnnConvolution, lowerConvolution } from './convolution.ts';
 import { type Fp8AttentionContext, lowerFp8Attention, planFp8Attention } from './fp8-attention.ts';
 import { isForFp8 } from './fp8-products.ts';
 import { GemmLibrary } from './gemm.ts';
+import { KeptPlans } from './kept-plans.ts';
 import type { LibraryCall } from './library-call.ts';
 import { isCudnnAttention, lowerAttention, lowerAttentionGradient } from './lower-attention.ts';
 import { gemmOfTail, lowerMatmul, planMatmul } from './matmul.ts';
@@ -37,17 +38,21 @@ export class Libraries {
     this.precision = precision;
     this.gemm = new GemmLibrary(device, precision);
     this.cudnn = precision === 'fp32' ? undefined : openCudnn(device.stream);
-    this.fp8 = this.cudnn && {
+    const cudnn = this.cudnn && {
+      cudnn: this.cudnn,
+      kept: new KeptPlans(device.name, this.cudnn.version),
+    };
+    this.fp8 = cudnn && {
       device,
       kernels,
-      cudnn: this.cudnn,
+      ...cudnn,
       quantised: new Map(),
       lateKeys: new Map(),
     };
-    this.attention = this.cudnn && {
+    this.attention = cudnn && {
       device,
       kernels,
-      cudnn: this.cudnn,
+      ...cudnn,
       forwards: new Map(),
       backwards: new Map(),
       splits: fastestSplits(device.multiprocessors),

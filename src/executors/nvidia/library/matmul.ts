@@ -1,6 +1,6 @@
 import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import { type NodeOf, Tensor } from '../../../tensor/tensor.ts';
+import type { NodeOf } from '../../../tensor/tensor.ts';
 import type { Device } from '../device.ts';
 import { ownStorage, type Storage } from '../storage.ts';
 import { resultsOfTail, type Tail } from '../tails.ts';
@@ -84,7 +84,7 @@ function epilogueOf(hasGelu: boolean, keepsSum: boolean): GemmEpilogue {
 export function planMatmul(
   node: NodeOf<'matmul'>,
   storage: Storage = ownStorage,
-  y = new Tensor(node, 0),
+  y = at(node.results, 0),
 ): MatmulPlan {
   const { transposeA, transposeB } = node.attributes;
   const [a, b] = node.operands;

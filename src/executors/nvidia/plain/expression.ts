@@ -52,13 +52,19 @@ const formulas: { readonly [K in Op]?: (...x: string[]) => string } = {
 
 /** Operations that only say which element of their operand an element is. */
 export function isIndexOperation({ op }: Node): boolean {
-  return op === 'broadcast' || op === 'transpose' || op === 'slice' || op === 'reshape';
+  return indexOperations.includes(op);
 }
 
+const indexOperations: readonly Op[] = ['broadcast', 'transpose', 'slice', 'reshape'];
+const pointwise = new Set<string>([
+  ...Object.keys(formulas),
+  ...indexOperations,
+  ...(['cast', 'pad', 'concat', 'rotary'] satisfies Op[]),
+]);
+
 /** Operations whose elements can be computed where they are needed, from operands that can too. */
-export function isPointwise(node: Node): boolean {
-  const others: readonly Op[] = ['cast', 'pad', 'concat', 'rotary'];
-  return node.op in formulas || others.includes(node.op) || isIndexOperation(node);
+export function isPointwise({ op }: Node): boolean {
+  return pointwise.has(op);
 }
 
 /** What kernels of one graph have in common. */
@@ -159,7 +165,7 @@ export class ExpressionWriter {
 
   /** The C expression that reads a tensor in memory. */
   read(tensor: Tensor, offset: string): string {
-    const known = this.inputs.findIndex(({ node, index }) => node === tensor.node && index === tensor.index);
+    const known = this.inputs.indexOf(tensor);
     const input = known < 0 ? this.inputs.push(tensor) - 1 : known;
     if (offset !== 'i') this.scattered.add(input);
     return `get(x${input}, ${offset})`;

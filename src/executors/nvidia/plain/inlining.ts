@@ -1,6 +1,5 @@
-import { TensorMap } from '../../../tensor/rewrite.ts';
-import { elementCount } from '../../../tensor/shape.ts';
-import { type Graph, type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
+import { at, elementCount } from '../../../tensor/shape.ts';
+import { type Graph, type Node, operandsOf, type Tensor, usersOf } from '../../../tensor/tensor.ts';
 import { isIndexOperation, isPointwise, resultOf } from './expression.ts';
 
 /** Operations in one inlined expression: beyond the first, it is not repeated; beyond the second, it is cut. */
@@ -20,15 +19,16 @@ export function chooseInlined(
 ): Inlining {
   const uses = countUses(graph, takes, isRead);
   const outputs = new Set(graph.outputs.map(({ node }) => node));
-  const inlined = new TensorMap<Inlined>();
-  const repeated = new TensorMap<Inlined>();
+  const inlined = new Map<Tensor, Inlined>();
+  const repeated = new Map<Tensor, Inlined>();
   const inside = (tensor: Tensor) => inlined.get(tensor) ?? repeated.get(tensor);
   for (const node of graph.nodes) {
     const count = uses.get(node);
     if (takes(node) || !isPointwise(node) || outputs.has(node)) continue;
     const own = combine(node, inside);
     if (own.weight > mostInlined) continue;
-    const read = [...own.sources.values()].reduce((sum, elements) => sum + elements, 0);
+    let read = 0;
+    for (const { elements } of own.sources) read += elements;
     // An eighth more is as good as nothing: the numbers of rows beside the rows.
     const isFree = 8 * read <= 9 * elementCount(resultOf(node).shape) && own.weight <= mostRepeated;
     if (count === 1 || (count !== undefined && isFree)) inlined.set(resultOf(node), own);
@@ -45,27 +45,35 @@ export interface Inlining {
   readonly isRepeated: (tensor: Tensor) => boolean;
 }
 
+interface Source {
+  readonly tensor: Tensor;
+  readonly elements: number;
+}
+
 /** What an inlined expression takes. */
 interface Inlined {
   /** Tensors in memory that it reads, and how many of their elements. */
-  readonly sources: ReadonlyMap<string, number>;
+  readonly sources: readonly Source[];
   /** Operations. */
   readonly weight: number;
 }
 
 function combine(node: Node, inside: (tensor: Tensor) => Inlined | undefined): Inlined {
-  const sources = new Map<string, number>();
+  const sources: Source[] = [];
   const size = elementCount(resultOf(node).shape);
-  const read = (source: string, elements: number) =>
-    sources.set(source, Math.max(elements, sources.get(source) ?? 0));
+  const read = (tensor: Tensor, most: number) => {
+    const elements = Math.min(size, most);
+    const known = sources.findIndex((source) => source.tensor === tensor);
+    if (known < 0) sources.push({ tensor, elements });
+    else if (elements > at(sources, known).elements) sources[known] = { tensor, elements };
+  };
   let weight = 1;
   for (const operand of operandsOf(node)) {
     const own = inside(operand);
     weight += own?.weight ?? 0;
     // Of what a slice is cut from, only the slice is read.
-    for (const [source, elements] of own?.sources ?? []) read(source, Math.min(size, elements));
-    if (own === undefined)
-      read(`${operand.node.id}.${operand.index}`, Math.min(size, elementCount(operand.shape)));
+    if (own === undefined) read(operand, elementCount(operand.shape));
+    else for (const { tensor, elements } of own.sources) read(tensor, elements);
   }
   return { sources, weight };
 }
@@ -76,11 +84,7 @@ function countUses(
   takes: (node: Node) => boolean,
   isRead: (user: Node, operand: Node) => boolean,
 ): Map<Node, number> {
-  const users = new Map<Node, Node[]>();
-  for (const node of graph.nodes) {
-    for (const { node: operand } of operandsOf(node))
-      users.set(operand, [...(users.get(operand) ?? []), node]);
-  }
+  const users = usersOf(graph.nodes);
   const outputs = new Set(graph.outputs.map(({ node }) => node));
   const uses = new Map<Node, number>();
   for (const node of [...graph.nodes].reverse()) {

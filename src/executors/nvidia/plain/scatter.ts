@@ -1,6 +1,6 @@
 import { bytesPerElement } from '../../../tensor/dtype.ts';
 import { at, elementCount } from '../../../tensor/shape.ts';
-import { type Node, type NodeOf, Tensor } from '../../../tensor/tensor.ts';
+import type { NodeOf } from '../../../tensor/tensor.ts';
 import type { Kernel, Stage } from '../kernel.ts';
 import type { Storage } from '../storage.ts';
 import { clearKernel } from './clear.ts';
@@ -9,7 +9,7 @@ import { namedKernel, threads } from './named-kernel.ts';
 
 /** Rows of zeros, and what adds updates into them. */
 export function scatterStages(node: NodeOf<'scatterAdd'>, storage: Storage): readonly Stage[] {
-  const output = new Tensor(node as Node, 0);
+  const output = at(node.results, 0);
   const zeros = clearKernel([elementCount(output.shape) * bytesPerElement(output.dtype)]);
   return [
     { kind: 'kernel', kernel: zeros, inputs: [], outputs: [output] },

@@ -1,6 +1,5 @@
-import { TensorMap } from '../../../tensor/rewrite.ts';
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import { type Node, operandsOf, Tensor } from '../../../tensor/tensor.ts';
+import { type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Group } from './groups.ts';
 import { numberRegisters, type Opcode, type Register } from './registers.ts';
 import { type Access, accessOf, type Extent, extents, type Space } from './space.ts';
@@ -34,16 +33,16 @@ export function writeCode(
 ): FusedCode | undefined {
   const writer = new CodeWriter(group);
   for (const node of group.nodes) writer.write(node);
-  return writer.finish(group.nodes.map((node) => new Tensor(node, 0)).filter(isNeeded), anyLength);
+  return writer.finish(group.nodes.map((node) => at(node.results, 0)).filter(isNeeded), anyLength);
 }
 
 class CodeWriter {
   private readonly space: Space;
   private readonly members: ReadonlySet<Node>;
-  private readonly values = new TensorMap<Register>();
+  private readonly values = new Map<Tensor, Register>();
   private readonly constants = new Map<number, Register>();
   private readonly inputs = new Map<Register, { readonly tensor: Tensor; readonly access: Access }>();
-  private readonly reads = new TensorMap<Map<string, Register>>();
+  private readonly reads = new Map<Tensor, Map<string, Register>>();
   /** What instructions make, by what they are. */
   private readonly made = new Map<string, Register>();
   private readonly names = new Map<Register, number>();
@@ -55,7 +54,7 @@ class CodeWriter {
 
   /** Writes a node of the group whose operands are written. */
   write(node: Node): void {
-    this.values.set(new Tensor(node, 0), this.valueOf(node));
+    this.values.set(at(node.results, 0), this.valueOf(node));
   }
 
   finish(outputs: readonly Tensor[], anyLength: boolean): FusedCode | undefined {

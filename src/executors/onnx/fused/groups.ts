@@ -1,7 +1,6 @@
-import { TensorMap } from '../../../tensor/rewrite.ts';
 import { elementCount } from '../../../tensor/shape.ts';
-import { type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
-import { type Space, sameSpace, spacesOf, usersOf } from './space.ts';
+import { type Node, operandsOf, type Tensor, usersOf } from '../../../tensor/tensor.ts';
+import { type Space, sameSpace, spacesOf } from './space.ts';
 
 /** Nodes that become one fused operation, operands first. */
 export interface Group {
@@ -62,7 +61,7 @@ function components(nodes: readonly Node[], together: (a: Node, b: Node) => bool
   const join = (a: Node, b: Node) => {
     if (parents.has(a) && together(a, b)) parents.set(root(a), root(b));
   };
-  const readers = new TensorMap<Node[]>();
+  const readers = new Map<Tensor, Node[]>();
   for (const node of nodes)
     for (const operand of operandsOf(node)) {
       join(operand.node, node);

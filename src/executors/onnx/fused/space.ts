@@ -1,5 +1,5 @@
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import { type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
+import { type Node, operandsOf, type Tensor, usersOf } from '../../../tensor/tensor.ts';
 import type { Op } from '../../../tensor/vocabulary.ts';
 
 /** The rows that a fused operation goes through, each `width` elements long. */
@@ -74,18 +74,6 @@ export function spacesOf(
     if (elementCount(shapeOf(node)) === 1 && fits(node, first, spaces)) spaces.set(node, first);
   }
   return spaces;
-}
-
-/** The nodes that read each node. */
-export function usersOf(nodes: readonly Node[]): ReadonlyMap<Node, readonly Node[]> {
-  const users = new Map<Node, Node[]>();
-  for (const node of nodes)
-    for (const { node: operand } of operandsOf(node)) {
-      const known = users.get(operand);
-      if (known === undefined) users.set(operand, [node]);
-      else known.push(node);
-    }
-  return users;
 }
 
 /** How an operand that comes from elsewhere is read by a node with the given result; undefined: not row by row. */

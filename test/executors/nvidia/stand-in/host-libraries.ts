@@ -52,6 +52,7 @@ export class HostLibraries {
       device,
       kernels,
       cudnn: {} as never,
+      kept: {} as never,
       forwards: byProblem(plannedForward) as never,
       backwards: byProblem(plannedBackward) as never,
       splits: fastestSplits(132),

@@ -34,7 +34,7 @@ import {
   toFloat32,
   zeros,
 } from '../../../../src/tensor/host-tensor.ts';
-import { inlineCalls, TensorMap } from '../../../../src/tensor/rewrite.ts';
+import { inlineCalls } from '../../../../src/tensor/rewrite.ts';
 import { at, elementCount, type TensorType } from '../../../../src/tensor/shape.ts';
 import {
   type Graph,
@@ -219,7 +219,7 @@ function stored(tensor: HostTensor, dtype: DType): HostTensor {
 
 /** What a library call makes of its operands: a node, with what is cut out for it, and what its tail does to the result. */
 function computeCall(stage: LibraryStage, operands: readonly HostTensor[]): HostTensor[] {
-  const made = new TensorMap<HostTensor>();
+  const made = new Map<Tensor, HostTensor>();
   operandsOfCall(stage).forEach((operand, index) => {
     made.set(operand, at(operands, index));
   });
