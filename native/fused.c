@@ -5,7 +5,8 @@
  *
  * Attributes, written by `src/executors/onnx/fused/code.ts`:
  *   space      rows, width; rows 0: as many as the first full input has elements (width is then 1)
- *   inputs     for each: extent, divisor, modulus. Row r of the tile space reads row (r / divisor) % modulus of the input
+ *   inputs     for each: extent, divisor, modulus, stride, offset. Row r of the tile space reads row (r / divisor) % modulus of the
+ *              input, modulus 0 being none. Rows begin `stride` elements after each other, the first at `offset`
  *   constants  scalars
  *   registers  extent of each register: inputs, constants, working registers, outputs
  *   code       for each instruction: opcode, extent, to, a, b, c
@@ -23,7 +24,7 @@ enum { TILE = 512, TASK = 16384, LINE = 16 };
 
 typedef struct {
   int extent;
-  size_t divisor, modulus;
+  size_t divisor, modulus, stride, offset;
 } Input;
 
 typedef struct {
@@ -62,9 +63,10 @@ static void destroy(void *pointer) {
   free(kernel);
 }
 
-/** Whether tiles of an input are read where they are: each row of it once, or one value. */
-static int is_whole(const Input *input) {
-  return input->extent == SCALAR || (input->divisor == 1 && input->modulus == 0);
+/** Whether tiles of an input are read where they are: each row of it once, one after the other, or one value. */
+static int is_whole(const Kernel *kernel, const Input *input) {
+  const size_t length = input->extent == FULL ? kernel->width : 1;
+  return input->extent == SCALAR || (input->divisor == 1 && input->modulus == 0 && input->stride == length);
 }
 
 static OrtStatus *read_inputs(Kernel *kernel, const OrtInfo *info) {
@@ -72,10 +74,11 @@ static OrtStatus *read_inputs(Kernel *kernel, const OrtInfo *info) {
   size_t count;
   OrtStatus *status = read_integers(kernel->api, info, "inputs", &values, &count);
   if (status == NULL) {
-    kernel->input_count = count / 3;
+    kernel->input_count = count / 5;
     kernel->inputs = calloc(kernel->input_count + 1, sizeof *kernel->inputs);
     for (size_t i = 0; kernel->inputs != NULL && i < kernel->input_count; i++)
-      kernel->inputs[i] = (Input){(int)values[3 * i], (size_t)values[3 * i + 1], (size_t)values[3 * i + 2]};
+      kernel->inputs[i] = (Input){(int)values[5 * i], (size_t)values[5 * i + 1], (size_t)values[5 * i + 2],
+                                  (size_t)values[5 * i + 3], (size_t)values[5 * i + 4]};
   }
   free(values);
   return status;
@@ -125,7 +128,7 @@ static OrtStatus *place_registers(Kernel *kernel) {
   for (size_t i = 0; i < kernel->register_count; i++) {
     const size_t rows = kernel->extents[i] == SCALAR ? 1 : kernel->rows_per_tile;
     const size_t length = rows * (kernel->extents[i] == FULL ? kernel->width : 1);
-    const int is_elsewhere = (i < kernel->input_count && is_whole(kernel->inputs + i)) ||
+    const int is_elsewhere = (i < kernel->input_count && is_whole(kernel, kernel->inputs + i)) ||
                              (i >= kernel->register_count - kernel->output_count && kernel->extents[i] != SCALAR);
     kernel->places[i] = kernel->memory;
     if (!is_elsewhere) kernel->memory += (length + LINE - 1) / LINE * LINE;
@@ -178,10 +181,11 @@ static size_t smaller_of(size_t a, size_t b) { return a < b ? a : b; }
 static float *gather_rows(const Kernel *kernel, const Input *input, const float *data, size_t row, size_t rows,
                           float *copy) {
   const size_t length = input->extent == FULL ? kernel->width : 1;
-  if (input->divisor == 1 && (input->modulus == 0 || row % input->modulus + rows <= input->modulus))
+  if (input->stride == length && input->divisor == 1 && (input->modulus == 0 || row % input->modulus + rows <= input->modulus))
     return (float *)data + (input->modulus == 0 ? row : row % input->modulus) * length;
   for (size_t i = 0; i < rows; i++) {
-    const float *from = data + (row + i) / input->divisor % input->modulus * length;
+    const size_t place = input->modulus == 0 ? row + i : (row + i) / input->divisor % input->modulus;
+    const float *from = data + place * input->stride + input->offset;
     if (length == 1) copy[i] = *from;
     else memcpy(copy + i * length, from, length * sizeof *copy);
   }

@@ -206,6 +206,22 @@ const graphs: Readonly<Record<string, Graph>> = {
   'a product of a tensor beside itself, shifted': timeProduct(false),
   'attention in segments, some tokens in none, and its gradient': packedAttention(2, 150, 3, 24),
   'attention of heads that fill tiles': packedAttention(1, 150, 2, 64),
+  'stretches of rows, of one tensor several, of every extent': trace(
+    't',
+    (x, one, y) => {
+      const [a, b, c] = x.split(-1, [33, 33, 4]) as [Tensor, Tensor, Tensor];
+      const column = c.slice(-1, 2, 3);
+      return [
+        a.mul(b).add(rmsNorm(b)).mul(column),
+        a.add(one.slice(-1, 3, 36)).sub(y.slice(-1, 1, 34).slice(1, 0, 20)),
+        c.mul(2).add(column),
+        b.slice(0, 0, 2).exp(),
+      ];
+    },
+    f32(3, 20, 70),
+    f32(3, 1, 40),
+    f32(3, 21, 34),
+  ).graph,
   'a long product of many rows, with a bias': trace(
     't',
     (x, w, bias) => [matmul(x, w).add(bias), matmul(x, w.transpose([1, 0]), { transposeB: true })],
@@ -383,6 +399,20 @@ describe('groups of fused nodes', () => {
     expect(
       operators(graphs['a product of a tensor beside itself, shifted, with zeros in front']!)?.sort(),
     ).toEqual(expected.sort());
+  });
+
+  it('read stretches of rows where the rows are', () => {
+    const { graph } = trace(
+      't',
+      (x) => [
+        x
+          .slice(-1, 0, 8)
+          .mul(x.slice(-1, 8, 16))
+          .add(1),
+      ],
+      f32(30, 16),
+    );
+    expect(operators(graph)).toEqual(['Fused']);
   });
 
   it('read operands row by row where that is possible', () => {

@@ -37,8 +37,14 @@ export function findUnits(
   const readers = readersOf(nodes, outputs);
   const fused = groups.flatMap((group) => fusedGroup(group, readers, anyLength));
   const inGroup = new Set<Node | 'output'>(fused.flatMap(({ members }) => [...members]));
+  const read = new Set(fused.flatMap(({ code }) => code.inputs.map(({ node }) => node)));
+  // Fused operations read stretches of rows where the rows are.
+  const isReadInPlace = (node: Node) =>
+    node.op === 'slice' && !read.has(node) && readers(node).every((reader) => inGroup.has(reader));
   const isLeft = (node: Node) =>
-    !inGroup.has(node) && !(isScalarConstant(node) && readers(node).every((reader) => inGroup.has(reader)));
+    !inGroup.has(node) &&
+    !isReadInPlace(node) &&
+    !(isScalarConstant(node) && readers(node).every((reader) => inGroup.has(reader)));
   const placed = [
     ...others.filter(isLeft).map((node) => ({ last: node, unit: single(node) })),
     ...fused.map(({ last, code }) => ({ last, unit: { code } })),

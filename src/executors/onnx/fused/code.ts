@@ -1,5 +1,5 @@
 import { at, elementCount, type Shape } from '../../../tensor/shape.ts';
-import { type Node, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
+import { type Node, type NodeOf, operandsOf, type Tensor } from '../../../tensor/tensor.ts';
 import type { Group } from './groups.ts';
 import { numberRegisters, type Opcode, type Register } from './registers.ts';
 import { type Access, accessOf, type Extent, extents, type Space } from './space.ts';
@@ -36,12 +36,20 @@ export function writeCode(
   return writer.finish(group.nodes.map((node) => at(node.results, 0)).filter(isNeeded), anyLength);
 }
 
+/** What an operation reads of a tensor: rows that begin `stride` elements after each other, the first at `offset`. */
+interface Input {
+  readonly tensor: Tensor;
+  readonly access: Access;
+  readonly stride: number;
+  readonly offset: number;
+}
+
 class CodeWriter {
   private readonly space: Space;
   private readonly members: ReadonlySet<Node>;
   private readonly values = new Map<Tensor, Register>();
   private readonly constants = new Map<number, Register>();
-  private readonly inputs = new Map<Register, { readonly tensor: Tensor; readonly access: Access }>();
+  private readonly inputs = new Map<Register, Input>();
   private readonly reads = new Map<Tensor, Map<string, Register>>();
   /** What instructions make, by what they are. */
   private readonly made = new Map<string, Register>();
@@ -67,7 +75,7 @@ class CodeWriter {
     const constants = [...this.constants].filter(([, register]) => read.has(register));
     const isFlat =
       [...code, ...read].every(({ extent }) => extent !== extents.column) &&
-      inputs.every(([, { access }]) => access.modulus === 0);
+      inputs.every(([, input]) => input.access.modulus === 0 && !isStretch(input, width));
     const hasLength = inputs.some(([{ extent }]) => extent === extents.full);
     if (inputs.length === 0 || (!isFlat && width > longestRow)) return undefined;
     if (anyLength && !(isFlat && hasLength)) return undefined;
@@ -76,14 +84,22 @@ class CodeWriter {
       inputs: inputs.map(([, { tensor }]) => tensor),
       outputs,
       inPlace: overwritable(
-        inputs.map(([register, { access }]) => (access.modulus === 0 ? register : undefined)),
+        inputs.map(([register, input]) =>
+          input.access.modulus === 0 && !isStretch(input, width) ? register : undefined,
+        ),
         code,
         results,
       ),
       attributes: {
         ...numberRegisters(given, code, results),
         space: isFlat ? [anyLength ? 0 : rows * width, 1] : [rows, width],
-        inputs: inputs.flatMap(([, { access }]) => [access.extent, access.divisor, access.modulus]),
+        inputs: inputs.flatMap(([, { access, stride, offset }]) => [
+          access.extent,
+          access.divisor,
+          access.modulus,
+          isFlat ? 1 : stride,
+          offset,
+        ]),
         constants: { floats: constants.map(([value]) => value) },
         outputs: outputs.flatMap(({ shape }) => (anyLength ? [-1] : [shape.length, ...shape])),
       },
@@ -134,8 +150,24 @@ class CodeWriter {
     const key = [access.extent, access.divisor, access.modulus].join();
     const register = known.get(key) ?? { extent: access.extent };
     known.set(key, register);
-    this.inputs.set(register, { tensor, access });
+    this.inputs.set(register, this.inputOf(tensor, access));
     return register;
+  }
+
+  /** A tensor as it is read. Stretches of rows are read where the rows are. */
+  private inputOf(tensor: Tensor, access: Access): Input {
+    const length = access.extent === extents.full ? this.space.width : 1;
+    const { node } = tensor;
+    if (access.extent === extents.full && node.op === 'slice' && isStretchOfRows(node)) {
+      const [whole] = node.operands;
+      return {
+        tensor: whole,
+        access,
+        stride: at(whole.shape, whole.rank - 1),
+        offset: at(node.attributes.starts, whole.rank - 1),
+      };
+    }
+    return { tensor, access, stride: length, offset: 0 };
   }
 
   private constant(value: number): Register {
@@ -231,6 +263,16 @@ function overwritable(
     taken.add(input);
     return [[output, input] as const];
   });
+}
+
+/** Whether an input's rows are not next to each other. */
+function isStretch({ access, stride }: Input, width: number): boolean {
+  return stride !== (access.extent === extents.full ? width : 1);
+}
+
+/** Whether a slice has all rows, and of each a stretch. */
+function isStretchOfRows({ operands: [x], attributes: { starts, ends } }: NodeOf<'slice'>): boolean {
+  return x.shape.every((size, axis) => axis === x.rank - 1 || (starts[axis] === 0 && ends[axis] === size));
 }
 
 /** A sum or difference of which one side is a product, in one instruction. */
