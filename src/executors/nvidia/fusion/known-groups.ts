@@ -56,9 +56,10 @@ export class KnownGroups {
 function renamed(stages: readonly Stage[], from: Structure, to: Structure): readonly Stage[] {
   // What the structure does not have are partial sums, which only the stages themselves know.
   const rename = renaming(from, to, ({ node, index }) => at(copyOf(node, []), index));
-  return stages.map((stage) =>
-    stage.kind === 'kernel'
-      ? { ...stage, inputs: stage.inputs.map(rename), outputs: stage.outputs.map(rename) }
-      : stage,
-  );
+  return stages.map((stage) => {
+    if (stage.kind !== 'kernel') return stage;
+    const [inputs, outputs] = [stage.inputs.map(rename), stage.outputs.map(rename)];
+    // Each launch has a kernel of its own, by which stages are told from each other.
+    return { ...stage, kernel: { ...stage.kernel }, inputs, outputs };
+  });
 }
