@@ -1,8 +1,9 @@
-import type { TransformerConfig } from '../models/transformer/config.ts';
+import type { TimeHeightWidth, TransformerConfig } from '../models/transformer/config.ts';
 import { patchify } from '../models/transformer/patches.ts';
-import { type Key, permutation } from '../random/philox.ts';
+import { fold, type Key, permutation, uniform } from '../random/philox.ts';
 import { fromFloat32 } from '../tensor/host-tensor.ts';
 import { at, elementCount, type Shape } from '../tensor/shape.ts';
+import type { KeptTokens } from './recipe.ts';
 
 /** Share of a token from which on it counts as one that shows nothing but objects: few are covered to the border. */
 const filledShare = 0.25;
@@ -25,33 +26,64 @@ export function objectShares(
   });
 }
 
-/** Tokens that show objects. @param shares from {@link objectShares}. */
-export function countObjectTokens(shares: Float32Array): number {
-  return shares.reduce((count, share) => count + (share > 0 ? 1 : 0), 0);
+/** Which tokens show objects: 1, the others 0. @param shares from {@link objectShares}. */
+export function objectTokens(shares: Float32Array): Uint8Array {
+  return Uint8Array.from(shares, (share) => (share > 0 ? 1 : 0));
+}
+
+/** Tokens that {@link drawKeptTokens} keeps for the same arguments. */
+export function keptCount(key: Key, grid: TimeHeightWidth, objects: Uint8Array, kept: KeptTokens): number {
+  const sought = withDecoys(key, grid, objects, kept.decoys).reduce((sum, mark) => sum + mark, 0);
+  return sought + keptOthers(objects.length - sought, kept);
 }
 
 /**
- * Tokens that are kept of a clip's.
- * @param tokens all of the clip's.
- * @param withObjects how many of them show objects.
- * @param background share of the others that are kept, above 0, at most 1.
- */
-export function keptCount(tokens: number, withObjects: number, background: number): number {
-  const others = tokens - withObjects;
-  return withObjects + (others === 0 ? 0 : Math.max(1, Math.round(background * others)));
-}
-
-/**
- * Draws the tokens that are kept: all that show objects, and of the others each as likely as any.
- * @param shares of all the clip's tokens, from {@link objectShares}.
- * @param background as of {@link keptCount}, which says how many there are.
+ * Draws the tokens that are kept of a clip's: all that show objects, all where decoys are, and of the others each as likely as
+ * any.
+ * @param key of the clip at its place in the training.
+ * @param objects of all the clip's tokens, from {@link objectTokens}.
  * @returns indices, ascending.
  */
-export function drawKeptTokens(key: Key, shares: Float32Array, background: number): Int32Array {
-  const withObjects: number[] = [];
+export function drawKeptTokens(
+  key: Key,
+  grid: TimeHeightWidth,
+  objects: Uint8Array,
+  kept: KeptTokens,
+): Int32Array {
+  const sought: number[] = [];
   const others: number[] = [];
-  for (const [token, share] of shares.entries()) (share > 0 ? withObjects : others).push(token);
-  const count = keptCount(shares.length, withObjects.length, background) - withObjects.length;
-  const chosen = permutation(key, others.length).subarray(0, count);
-  return Int32Array.from([...withObjects, ...Array.from(chosen, (i) => at(others, i))]).sort();
+  for (const [token, mark] of withDecoys(key, grid, objects, kept.decoys).entries())
+    (mark === 1 ? sought : others).push(token);
+  const chosen = permutation(key, others.length).subarray(0, keptOthers(others.length, kept));
+  return Int32Array.from([...sought, ...Array.from(chosen, (i) => at(others, i))]).sort();
+}
+
+function keptOthers(others: number, { background }: KeptTokens): number {
+  return others === 0 ? 0 : Math.max(1, Math.round(background * others));
+}
+
+/**
+ * Tokens with objects, and with each decoy those that would have them were the clip mirrored, played backward or neither, and
+ * moved round in its frame.
+ */
+function withDecoys(
+  key: Key,
+  [frames, rows, columns]: TimeHeightWidth,
+  objects: Uint8Array,
+  decoys: number,
+): Uint8Array {
+  const sought = objects.slice();
+  for (let decoy = 0; decoy < decoys; decoy++) {
+    const draws = uniform(fold(fold(key, 'decoy'), decoy), 4);
+    const [isBackward, isMirrored] = [at(draws, 0) < 0.5, at(draws, 1) < 0.5];
+    const [down, right] = [Math.floor(at(draws, 2) * rows), Math.floor(at(draws, 3) * columns)];
+    for (const [token, mark] of objects.entries()) {
+      if (mark === 0) continue;
+      const [frame, line] = [Math.floor(token / (rows * columns)), Math.floor(token / columns)];
+      const column = isMirrored ? columns - 1 - (token % columns) : token % columns;
+      const [t, h] = [isBackward ? frames - 1 - frame : frame, (line + down) % rows];
+      sought[(t * rows + h) * columns + ((column + right) % columns)] = 1;
+    }
+  }
+  return sought;
 }

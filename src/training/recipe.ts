@@ -132,6 +132,11 @@ export interface KeptTokens {
    * otherwise, not for those left out too: objects weigh the more, the fewer are kept beside them.
    */
   readonly background: number;
+  /**
+   * Copies of the places where objects are, elsewhere in the clip, whose tokens are kept too. Without any, where tokens are kept
+   * shows where objects are to be, and placing them is left to be learnt from whole clips. Default 0.
+   */
+  readonly decoys: number;
   /** Share of the steps for which that holds; those after it see whole clips, as sampling does. */
   readonly until: number;
 }
@@ -335,6 +340,10 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
             { above: 0, max: 1 },
             "Share of a clip's tokens without objects that are kept; all with objects are.",
           ),
+          decoys: withDefault(
+            integer({ min: 0, max: 8 }, 'Copies elsewhere of the places where objects are, kept as well.'),
+            0,
+          ),
           until: share('Share of the steps for which that holds; those after it see whole clips.'),
         },
         'Training on some of the tokens of each clip; default all.',
@@ -387,6 +396,7 @@ const added: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ['method', 'adamw'],
   ['objects', 0],
   ['kept', undefined],
+  ['decoys', 0],
   ['timestepShift', 1],
 ]);
 

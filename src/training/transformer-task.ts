@@ -30,7 +30,7 @@ import { fromFloat32, type HostTensor, hostTensor } from '../tensor/host-tensor.
 import { at, elementCount, type Shape, type TensorType } from '../tensor/shape.ts';
 import type { Tensor } from '../tensor/tensor.ts';
 import type { Batch, BatchMaker, BatchPlan, BatchPlanner } from './batch.ts';
-import { countObjectTokens, drawKeptTokens, keptCount, objectShares } from './object-tokens.ts';
+import { drawKeptTokens, keptCount, objectShares, objectTokens } from './object-tokens.ts';
 import { packFirstFit } from './packing.ts';
 import { presetOf } from './preset.ts';
 import type { CaptionMix, KeptTokens, TransformerRecipe } from './recipe.ts';
@@ -121,21 +121,24 @@ export function transformerPlanner(
       order = { epoch, of: permutation(fold(fold(key, 'clip order'), epoch), clips) };
     return order.of[position % clips] ?? 0;
   };
-  const counted = new Map<number, number>();
-  const objectTokens = (clip: number): number => {
-    const known = counted.get(clip);
+  const found = new Map<number, Uint8Array>();
+  const objectsOf = (clip: number): Uint8Array => {
+    const known = found.get(clip);
     if (known !== undefined) return known;
     const covered = Float32Array.from(cache.covered(clip));
-    const count = countObjectTokens(objectShares(config, cache.shape(clip).slice(0, 3), covered));
-    counted.set(clip, count);
-    return count;
+    const objects = objectTokens(objectShares(config, cache.shape(clip).slice(0, 3), covered));
+    found.set(clip, objects);
+    return objects;
   };
   const itemAt = (position: number, kept: KeptTokens | undefined) => {
     const clip = clipAt(position);
     const level = drawLevel(mix, fold(captionKey, position));
     const text = captionTokens(captionOf(cache.captions(clip), level), budget.textTokens);
-    const tokens = videoTokensOf(gridOfShape(config, cache.shape(clip)));
-    const video = kept === undefined ? tokens : keptCount(tokens, objectTokens(clip), kept.background);
+    const grid = gridOfShape(config, cache.shape(clip));
+    const video =
+      kept === undefined
+        ? videoTokensOf(grid)
+        : keptCount(keptKey(clipKeyOf(recipe, position)), grid, objectsOf(clip), kept);
     return { clip, level, text, video };
   };
   return {
@@ -159,13 +162,10 @@ export function transformerBatchMaker(
   cache: LatentCache,
 ): BatchMaker {
   const budget = budgetOf(recipe);
-  const key = keyFromSeed(recipe.seed);
-  const [clipKey, noiseKey] = [fold(key, 'clip'), fold(key, 'noise')];
+  const noiseKey = fold(keyFromSeed(recipe.seed), 'noise');
   return async (plan) => {
     const settings = { recipe, kept: keptAt(recipe, plan.step), budget };
-    const samples = await Promise.all(
-      plan.clips.map((clip) => openSample(config, settings, cache, clip, clipKey)),
-    );
+    const samples = await Promise.all(plan.clips.map((clip) => openSample(config, settings, cache, clip)));
     return assemble(config, budget, plan, samples, fold(noiseKey, plan.number));
   };
 }
@@ -195,18 +195,18 @@ interface Settings {
 
 async function openSample(
   config: TransformerConfig,
-  { recipe: { known, objects, timestepShift }, kept, budget }: Settings,
+  { recipe, kept, budget }: Settings,
   cache: LatentCache,
   [row = 0, clip = 0, level = 0, position = 0]: readonly number[],
-  key: Key,
 ): Promise<Sample> {
+  const { known, objects, timestepShift } = recipe;
   const latents = await cache.read(clip);
   const grid = gridOfShape(config, latents.shape);
-  const own = fold(key, position);
+  const own = clipKeyOf(recipe, position);
   const timestep = drawTimestep(own, latentPositions(config, videoTokensOf(grid)), timestepShift);
   const isKnown = drawKnownFrames(fold(own, 'known'), grid[0], known);
   const shares = objects > 0 || kept !== undefined ? await sharesOf(config, cache, clip) : undefined;
-  const tokens = shares && kept && drawKeptTokens(fold(own, 'kept'), shares, kept.background);
+  const tokens = shares && kept && drawKeptTokens(keptKey(own), grid, objectTokens(shares), kept);
   const inFrame = grid[1] * grid[2];
   const timesteps = new Float32Array(videoTokensOf(grid));
   for (const [frame, known] of isKnown.entries())
@@ -221,6 +221,16 @@ async function openSample(
     timesteps: ofTokens(tokens, timesteps),
     weights: ofTokens(tokens, weights),
   };
+}
+
+/** What decides all draws of the clip at a position but its caption. */
+function clipKeyOf({ seed }: TransformerRecipe, position: number): Key {
+  return fold(fold(keyFromSeed(seed), 'clip'), position);
+}
+
+/** What decides which tokens of a clip are kept. @param own from {@link clipKeyOf}. */
+function keptKey(own: Key): Key {
+  return fold(own, 'kept');
 }
 
 /** Of the values of all tokens those of some. @param tokens default: all. */

@@ -11,7 +11,7 @@ import { fromFloat32, type HostTensor, toFloat32 } from '../../src/tensor/host-t
 import { elementCount } from '../../src/tensor/shape.ts';
 import type { Batch, BatchMaker, BatchPlan, BatchPlanner } from '../../src/training/batch.ts';
 import { openBatchPool } from '../../src/training/batch-pool.ts';
-import { countObjectTokens, drawKeptTokens, keptCount } from '../../src/training/object-tokens.ts';
+import { drawKeptTokens, keptCount, objectTokens } from '../../src/training/object-tokens.ts';
 import { readTransformerRecipe, type TransformerRecipe } from '../../src/training/recipe.ts';
 import { sharedPlanner } from '../../src/training/shared-planner.ts';
 import { openTransformerData } from '../../src/training/transformer-data.ts';
@@ -24,45 +24,102 @@ import {
 const key = keyFromSeed(11);
 
 describe('drawing tokens', () => {
-  /** Shares of which about a third are above 0. */
-  const sharesOf = (count: number, name: string) =>
-    uniform(fold(key, name), count).map((u) => Math.max(0, 3 * u - 2));
+  const grid = [7, 8, 8] as const;
+  /** Which tokens show objects; about a third. */
+  const objectsOf = (count: number, name: string) =>
+    objectTokens(uniform(fold(key, name), count).map((u) => Math.max(0, 3 * u - 2)));
+  const countOf = (objects: Uint8Array) => objects.reduce((sum, mark) => sum + mark, 0);
+  const line = (count: number) => [1, 1, count] as const;
 
   it('keeps all that show objects and the promised number of the others, in order', () => {
     for (const count of [1, 2, 7, 64, 448])
-      for (const background of [0.001, 0.3, 0.5, 1]) {
-        const shares = sharesOf(count, `${count} ${background}`);
-        const withObjects = countObjectTokens(shares);
-        const kept = drawKeptTokens(fold(key, count), shares, background);
-        expect(kept.length).toBe(keptCount(count, withObjects, background));
-        expect([...kept]).toEqual([...new Set(kept)].toSorted((a, b) => a - b));
-        expect(kept.filter((token) => shares[token]! > 0).length).toBe(withObjects);
-        expect(kept.every((token) => token >= 0 && token < count)).toBe(true);
-      }
+      for (const background of [0.001, 0.3, 0.5, 1])
+        for (const decoys of [0, 1, 3]) {
+          const kept = { background, decoys, until: 1 };
+          const objects = objectsOf(count, `${count} ${background}`);
+          const drawn = drawKeptTokens(fold(key, count), line(count), objects, kept);
+          expect(drawn.length).toBe(keptCount(fold(key, count), line(count), objects, kept));
+          expect([...drawn]).toEqual([...new Set(drawn)].toSorted((a, b) => a - b));
+          expect(drawn.filter((token) => objects[token] === 1).length).toBe(countOf(objects));
+          expect(drawn.every((token) => token >= 0 && token < count)).toBe(true);
+        }
   });
 
   it('keeps so many of those without objects: a share, rounded, but one at least', () => {
-    expect(keptCount(10, 0, 0.3)).toBe(3);
-    expect(keptCount(10, 10, 0.3)).toBe(10);
-    expect(keptCount(10, 4, 0.3)).toBe(6);
-    expect(keptCount(10, 9, 0.01)).toBe(10);
-    expect(keptCount(448, 20, 1)).toBe(448);
+    const count = (tokens: number, withObjects: number, background: number) =>
+      keptCount(
+        key,
+        line(tokens),
+        Uint8Array.from({ length: tokens }, (_, i) => Number(i < withObjects)),
+        { background, decoys: 0, until: 1 },
+      );
+    expect(count(10, 0, 0.3)).toBe(3);
+    expect(count(10, 10, 0.3)).toBe(10);
+    expect(count(10, 4, 0.3)).toBe(6);
+    expect(count(10, 9, 0.01)).toBe(10);
+    expect(count(448, 20, 1)).toBe(448);
   });
 
-  it('keeps every token without objects as often as any other', () => {
-    const shares = sharesOf(30, 'often');
-    const often = new Float64Array(30);
+  it('keeps every token without objects as often as any other, with decoys too', () => {
     const draws = 4000;
-    for (let i = 0; i < draws; i++)
-      for (const token of drawKeptTokens(fold(key, i), shares, 0.4)) often[token]!++;
-    const others = 30 - countObjectTokens(shares);
-    const expected = Math.round(0.4 * others) / others;
-    // Five deviations of a binomial share of 4000.
-    const bound = 5 * Math.sqrt((expected * (1 - expected)) / draws);
-    for (const [token, share] of shares.entries()) {
-      if (share > 0) expect(often[token]).toBe(draws);
-      else expect(Math.abs(often[token]! / draws - expected)).toBeLessThan(bound);
+    for (const decoys of [0, 2]) {
+      const objects = new Uint8Array(64);
+      objects.fill(1, 3, 6);
+      const often = new Float64Array(64);
+      let others = 0;
+      for (let i = 0; i < draws; i++)
+        for (const token of drawKeptTokens(fold(key, i), [1, 8, 8], objects, {
+          background: 0.4,
+          decoys,
+          until: 1,
+        })) {
+          often[token]!++;
+          others += 1 - objects[token]!;
+        }
+      const expected = others / draws / 61;
+      // Five deviations of a binomial share of 4000.
+      const bound = 5 * Math.sqrt((expected * (1 - expected)) / draws);
+      for (const [token, mark] of objects.entries()) {
+        if (mark === 1) expect(often[token]).toBe(draws);
+        else expect(Math.abs(often[token]! / draws - expected)).toBeLessThan(bound);
+      }
     }
+  });
+
+  it('keeps decoys, which are the objects moved round the frame, mirrored, and forward or backward in time', () => {
+    const objects = new Uint8Array(7 * 64);
+    // Something two rows high that goes to the right and grows in the last frame.
+    for (let t = 0; t < 7; t++) for (const row of [2, 3]) objects[(t * 8 + row) * 8 + t] = 1;
+    objects[(6 * 8 + 4) * 8 + 6] = 1;
+    const kept = { background: 1e-9, decoys: 1, until: 1 };
+    const placed = new Set<string>();
+    for (let i = 0; i < 200; i++) {
+      const own = fold(key, i);
+      const drawn = new Set(drawKeptTokens(own, grid, objects, kept));
+      const fits = [false, true].flatMap((isBackward) =>
+        [false, true].flatMap((isMirrored) =>
+          Array.from({ length: 64 }, (_, offset) => {
+            const moved = new Set<number>();
+            for (const [token, mark] of objects.entries()) {
+              if (mark === 0) continue;
+              const [t, h, w] = [Math.floor(token / 64), Math.floor(token / 8) % 8, token % 8];
+              const column = ((isMirrored ? 7 - w : w) + (offset % 8)) % 8;
+              const row = (h + Math.floor(offset / 8)) % 8;
+              moved.add(((isBackward ? 6 - t : t) * 8 + row) * 8 + column);
+            }
+            const both = new Set([...moved, ...[...objects.keys()].filter((token) => objects[token] === 1)]);
+            // One more is kept, of those without either.
+            const isKept = both.size + 1 === drawn.size && [...both].every((token) => drawn.has(token));
+            return isKept ? `${isBackward} ${isMirrored} ${offset}` : undefined;
+          }),
+        ),
+      );
+      const found = fits.filter((fit) => fit !== undefined);
+      // More than one where objects themselves hide what tells two apart.
+      expect(found.length).toBeGreaterThan(0);
+      placed.add(found[0]!);
+    }
+    expect(placed.size).toBeGreaterThan(100);
   });
 });
 
@@ -187,7 +244,7 @@ function tokensByClip({ config, planner }: Task, { clips }: BatchPlan, batch: Ba
 
 describe.each([[[1, 1, 1]], [[1, 2, 2]]] as const)('batches of some tokens, patches of %j', (patch) => {
   const overrides = () => ({ ...base.overrides, patch });
-  const kept = { background: 0.4, until: 0.7 };
+  const kept = { background: 0.4, decoys: 1, until: 0.7 };
 
   it('are of the tokens that whole clips have, with the same positions, timesteps and weights', async () => {
     const settings = { overrides: overrides(), objects: 3, timestepShift: 2 };
@@ -250,7 +307,7 @@ describe.each([[[1, 1, 1]], [[1, 2, 2]]] as const)('batches of some tokens, patc
     await using every = await open({
       overrides: overrides(),
       objects: 2,
-      kept: { background: 1, until: 1 },
+      kept: { background: 1, decoys: 2, until: 1 },
     });
     await using some = await open({ overrides: overrides(), objects: 2, kept });
     for (const { plan, begin, position } of planAll(all.planner, 1, 10)) {
