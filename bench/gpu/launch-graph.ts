@@ -1,3 +1,4 @@
+import { kindOf, memsetOf, type NodeKind, nodesOf } from '../../src/executors/nvidia/bindings/graphs.ts';
 import { bindLibrary, NativeMemory, textAt } from '../../src/executors/nvidia/bindings/native.ts';
 import { type Device, LaunchGraph } from '../../src/executors/nvidia/device.ts';
 
@@ -9,9 +10,7 @@ const prototypes = {
   cuKernelGetParamInfo: ['int', 'pointer', 'size', 'pointer', 'pointer'],
   cuFuncGetAttribute: ['int', 'pointer', 'int', 'pointer'],
   cuGraphCreate: ['int', 'pointer', 'uint'],
-  cuGraphGetNodes: ['int', 'pointer', 'pointer', 'pointer'],
   cuGraphGetEdges_v2: ['int', 'pointer', 'pointer', 'pointer', 'pointer', 'pointer'],
-  cuGraphNodeGetType: ['int', 'pointer', 'pointer'],
   cuGraphKernelNodeGetParams_v2: ['int', 'pointer', 'pointer'],
   cuGraphMemsetNodeGetParams: ['int', 'pointer', 'pointer'],
   cuGraphMemcpyNodeGetParams: ['int', 'pointer', 'pointer'],
@@ -23,27 +22,6 @@ const prototypes = {
   cuGraphKernelNodeCopyAttributes: ['int', 'pointer', 'pointer'],
   cuGraphKernelNodeGetAttribute: ['int', 'pointer', 'int', 'pointer'],
 } as const;
-
-/** `CUgraphNodeType` by number. */
-const kinds = [
-  'kernel',
-  'memcpy',
-  'memset',
-  'host',
-  'graph',
-  'empty',
-  'event wait',
-  'event record',
-  'semaphore signal',
-  'semaphore wait',
-  'allocation',
-  'free',
-  'memory operations',
-  'conditional',
-] as const;
-
-/** What a node of a graph is. */
-export type NodeKind = (typeof kinds)[number];
 
 /** Who launched a kernel, as its name says. */
 export type Origin = 'ours' | 'cuBLASLt' | 'cuDNN' | 'others';
@@ -71,8 +49,6 @@ export interface KernelNode {
 export interface MemsetNode {
   readonly handle: bigint;
   readonly kind: 'memset';
-  readonly address: bigint;
-  readonly value: number;
   readonly bytes: number;
   /** `CUDA_MEMSET_NODE_PARAMS`. */
   readonly raw: NativeMemory;
@@ -102,12 +78,14 @@ export interface Edge {
   readonly isProgrammatic: boolean;
 }
 
-/** How long the host takes to launch a graph, in microseconds. */
+/** How long the host takes to launch a graph, in microseconds, and the GPU to run it. */
 export interface LaunchTimes {
   /** Median, nothing else being queued. */
   readonly idle: number;
   /** Median of launches that follow each other. */
   readonly queued: number;
+  /** Of the GPU, in milliseconds. */
+  readonly milliseconds: number;
   readonly rounds: number;
 }
 
@@ -136,11 +114,7 @@ export class GraphWorkshop {
 
   /** The nodes, in the order of their making. */
   nodesOf(graph: bigint): readonly GraphNode[] {
-    const count = new NativeMemory(8);
-    this.check(this.cuda.cuGraphGetNodes(graph, null, count.bytes), 'cuGraphGetNodes');
-    const handles = new NativeMemory(8 * count.size());
-    this.check(this.cuda.cuGraphGetNodes(graph, handles.bytes, count.bytes), 'cuGraphGetNodes');
-    return Array.from({ length: count.size() }, (_, index) => this.nodeOf(handles.pointer(8 * index)));
+    return nodesOf(this.device.driver, graph).map((handle) => this.nodeOf(handle));
   }
 
   /** The dependencies. */
@@ -181,7 +155,7 @@ export class GraphWorkshop {
     return graph;
   }
 
-  /** Host times of launching a graph, which is destroyed. @param seconds that may be spent, about. */
+  /** Times of a graph, which is destroyed. @param seconds that may be spent on those of the host, about. */
   time(graph: bigint, seconds: number): LaunchTimes {
     const { driver, stream } = this.device;
     const out = new NativeMemory(8);
@@ -198,17 +172,15 @@ export class GraphWorkshop {
   }
 
   private nodeOf(handle: bigint): GraphNode {
-    const type = new NativeMemory(4);
-    this.check(this.cuda.cuGraphNodeGetType(handle, type.bytes), 'cuGraphNodeGetType');
-    const kind = kinds[type.int()] ?? 'conditional';
+    const kind = kindOf(this.device.driver, handle);
     switch (kind) {
       case 'kernel':
         return this.kernelOf(handle);
       case 'memset': {
         const raw = new NativeMemory(memsetBytes);
         this.check(this.cuda.cuGraphMemsetNodeGetParams(handle, raw.bytes), 'cuGraphMemsetNodeGetParams');
-        const bytes = raw.int(20) * raw.size(24) * raw.size(32);
-        return { handle, kind, raw, bytes, address: raw.pointer(0), value: raw.int(16) };
+        const { elementBytes, width, rows } = memsetOf(this.device.driver, handle);
+        return { handle, kind, raw, bytes: elementBytes * width * rows };
       }
       case 'memcpy': {
         const raw = new NativeMemory(memcpyBytes);
@@ -317,7 +289,7 @@ export class GraphWorkshop {
 const together = 4;
 const [fewest, most] = [3, 60];
 
-/** Host times of queueing something, until `seconds` are over. */
+/** Times of queueing something, until `seconds` are over, and of the GPU. */
 function launchTimes(device: Device, launch: () => void, seconds: number): LaunchTimes {
   const [idle, queued]: [number[], number[]] = [[], []];
   const timed = (into: number[]) => {
@@ -338,7 +310,8 @@ function launchTimes(device: Device, launch: () => void, seconds: number): Launc
     for (let i = 1; i < together; i++) timed(queued);
     waitOrEnd(device);
   }
-  return { idle: median(idle), queued: median(queued), rounds: idle.length };
+  const milliseconds = device.time(launch, together);
+  return { idle: median(idle), queued: median(queued), milliseconds, rounds: idle.length };
 }
 
 function median(values: readonly number[]): number {

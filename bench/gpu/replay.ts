@@ -1,15 +1,15 @@
 /**
  * `node bench/gpu/replay.ts [CASE] [precision] [seconds]`: what keeps the host busy when a case of `compare.ts` is run as a
- * recorded graph. First what the graph consists of, then host times of a run and of its launch alone, then of straight
- * lines: of parts of its nodes, of plain kernels with another thing among them, and of plain kernels with each of its kernels
- * among them. Lines are written as they are measured, kernels of libraries without the memsets before them last: they may
- * wait for ever. Default: small, bf16, 85 seconds.
+ * recorded graph. First host times of whole runs; then what the graph consists of, as it is recorded and as it is launched,
+ * with kernels in the place of memsets, and times of both; then of straight lines: of parts of its nodes, of plain kernels
+ * with another thing among them, and of plain kernels with each of its kernels among them. Lines are written as they are
+ * measured, kernels of libraries without the memsets before them last: they may wait for ever. Default: small, bf16, 85 seconds.
  */
 import type { Executable, Precision } from '../../src/executors/executor.ts';
 import type { Kernel } from '../../src/executors/nvidia/kernel.ts';
 import { KernelCache, type Launch } from '../../src/executors/nvidia/kernel-cache.ts';
+import { fillKernel, replaceMemsets } from '../../src/executors/nvidia/memsets.ts';
 import { openNvidiaExecutor } from '../../src/executors/nvidia/open.ts';
-import { clearKernel } from '../../src/executors/nvidia/plain/clear.ts';
 import { namedKernel } from '../../src/executors/nvidia/plain/named-kernel.ts';
 import { at } from '../../src/tensor/shape.ts';
 import { type CaseName, cases } from './cases.ts';
@@ -35,17 +35,18 @@ const workshop = new GraphWorkshop(device);
 console.log(`${name}, ${executor.name} on ${device.name}, ${device.driverVersion}`);
 
 const plain = plainKernel(1);
-await kernels.prepare([plain]);
+await kernels.prepare([plain, fillKernel]);
 const buffer = device.memory.allocate(1 << 20);
 const executable = await measureRuns();
 // Nodes point into the graph that they are of, so those of recorded graphs live until the process ends.
 const recorded = executor.record(executable);
 const nodes = workshop.nodesOf(recorded);
 describe(nodes, workshop.edgesOf(recorded));
-console.log('\nAs it is recorded, and as straight lines of its nodes:');
+const launched = asLaunched(executor.record(executable));
+describe(workshop.nodesOf(launched), workshop.edgesOf(launched));
+console.log('\nAs it is recorded, as runs launch it, and as straight lines of some of its nodes:');
 write('as recorded', nodes.length, workshop.time(executor.record(executable), 2));
-report('all', nodes);
-report('all, memsets as kernels of ours', await withoutMemsets(nodes));
+write('kernels in the place of memsets', nodes.length, workshop.time(launched, 2));
 ownParts(nodes);
 await synthetic();
 suspects(nodes);
@@ -194,16 +195,12 @@ function suspects(all: readonly GraphNode[]): void {
   }
 }
 
-/** The nodes, with kernels that clear memory in place of memsets. */
-async function withoutMemsets(all: readonly GraphNode[]): Promise<readonly GraphNode[]> {
-  const kernelFor = (node: GraphNode) =>
-    node.kind === 'memset' && node.value === 0 ? clearKernel([node.bytes]) : undefined;
-  await kernels.prepare(all.map(kernelFor).filter((kernel) => kernel !== undefined));
-  return all.flatMap((node) => {
-    const kernel = kernelFor(node);
-    if (kernel === undefined || node.kind !== 'memset') return [node];
-    return recordedNodes(1, kernels.bind(kernel, [node.address]));
-  });
+/** A recorded graph, changed as runs change it before its first launch. */
+function asLaunched(graph: bigint): bigint {
+  const start = performance.now();
+  replaceMemsets(device.driver, graph, kernels.functionOf(fillKernel));
+  console.log(`\nmemsets replaced in ${(performance.now() - start).toFixed(1)} ms`);
+  return graph;
 }
 
 /** Our kernels, which end whatever their operands are. */
@@ -252,9 +249,12 @@ function report(what: string, given: readonly GraphNode[], programmatic?: Readon
   write(what, given.length, workshop.time(workshop.straight(given, programmatic), 1));
 }
 
-function write(what: string, count: number, { idle, queued, rounds }: LaunchTimes): void {
+function write(what: string, count: number, { idle, queued, milliseconds, rounds }: LaunchTimes): void {
   const times = [idle, queued].map((time) => `${time.toFixed(1).padStart(8)} us`).join(', then ');
-  console.log(`${times}  ${String(count).padStart(5)} nodes: ${what.slice(0, 90)} (${rounds} rounds)`);
+  const gpu = `GPU ${milliseconds.toFixed(3).padStart(8)} ms`;
+  console.log(
+    `${times}, ${gpu}  ${String(count).padStart(5)} nodes: ${what.slice(0, 90)} (${rounds} rounds)`,
+  );
 }
 
 function isLate(what: string): boolean {

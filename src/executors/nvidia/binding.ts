@@ -4,10 +4,12 @@ import type { Communicator, Exchange } from './communicator.ts';
 import type { Device, LaunchGraph } from './device.ts';
 import type { Location } from './donation.ts';
 import type { KernelCache, Launch } from './kernel-cache.ts';
+import { fillKernel, replaceMemsets } from './memsets.ts';
 import { bytesOfType, type Program, type Step, valuesInDonatedMemory } from './program.ts';
 
 /** What launches the work of a program. */
 export interface Launchers {
+  /** In which `fillKernel` was prepared as well. */
   readonly kernels: KernelCache;
   /** Of collectives; undefined where there is one process. */
   readonly communicator: Communicator | undefined;
@@ -49,6 +51,7 @@ export class Binding {
   readonly inputs: readonly bigint[];
   readonly arena: bigint;
   private readonly device: Device;
+  private readonly kernels: KernelCache;
   private readonly steps: readonly BoundStep[];
   private readonly resolve: (location: Location) => bigint;
   private readonly exchanges = new Map<readonly CollectiveNode[], Exchange>();
@@ -57,6 +60,7 @@ export class Binding {
 
   constructor(device: Device, launchers: Launchers, program: Program, addresses: BoundAddresses) {
     this.device = device;
+    this.kernels = launchers.kernels;
     this.inputs = addresses.inputs;
     this.arena = addresses.arena;
     const moved = valuesInDonatedMemory(program);
@@ -86,7 +90,7 @@ export class Binding {
       this.launchAll();
       return;
     }
-    this.graph ??= this.device.capture(() => this.launchAll(), this.exchanges.size > 0);
+    this.graph ??= this.capture();
     this.graph.launch();
   }
 
@@ -102,7 +106,7 @@ export class Binding {
     }));
   }
 
-  /** The launches of a run as a `CUgraph`, which the caller destroys. */
+  /** The launches of a run as a `CUgraph`, as they are recorded, memsets among them. The caller destroys it. */
   record(): bigint {
     return this.device.recordGraph(() => this.launchAll());
   }
@@ -112,6 +116,15 @@ export class Binding {
     this.graph?.dispose();
     this.graph = undefined;
     for (const exchange of this.exchanges.values()) exchange[Symbol.dispose]();
+  }
+
+  private capture(): LaunchGraph {
+    const { device, kernels } = this;
+    return device.capture(
+      () => this.launchAll(),
+      this.exchanges.size > 0,
+      (graph) => replaceMemsets(device.driver, graph, kernels.functionOf(fillKernel)),
+    );
   }
 
   private launchAll(): void {

@@ -166,14 +166,19 @@ export class Device {
   /**
    * Records what `queue` launches, without running it, as a graph that can be launched as one.
    * @param isForked whether it launches on side streams too, which it waits for.
+   * @param edit changes what was recorded, a `CUgraph`.
    */
-  capture(queue: () => void, isForked = false): LaunchGraph {
+  capture(queue: () => void, isForked = false, edit: (graph: bigint) => void = () => undefined): LaunchGraph {
     const { driver, stream } = this;
     const graph = this.recordGraph(queue);
     const out = new NativeMemory(8);
-    const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, isForked ? ownPriorities : 0);
-    driver.cuGraphDestroy(graph);
-    driver.check(status, 'instantiate a graph');
+    try {
+      edit(graph);
+      const status = driver.cuGraphInstantiateWithFlags(out.bytes, graph, isForked ? ownPriorities : 0);
+      driver.check(status, 'instantiate a graph');
+    } finally {
+      driver.cuGraphDestroy(graph);
+    }
     // Else its first launch would.
     driver.check(driver.cuGraphUpload(out.pointer(), stream), 'upload a graph');
     return new LaunchGraph(this, out.pointer());

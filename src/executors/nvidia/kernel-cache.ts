@@ -47,10 +47,16 @@ export class KernelCache {
     await Promise.all(kernels.map(({ name }) => this.loading.get(name)));
   }
 
+  /** The `CUfunction` of a prepared kernel, which lives as long as this. */
+  functionOf({ name }: Kernel): bigint {
+    const handle = this.functions.get(name);
+    if (handle === undefined) throw new Error(`kernel ${name} was not prepared`);
+    return handle;
+  }
+
   /** A launch of a prepared kernel on fixed addresses. */
   bind(kernel: Kernel, addresses: readonly bigint[]): Launch {
-    const handle = this.functions.get(kernel.name);
-    if (handle === undefined) throw new Error(`kernel ${kernel.name} was not prepared`);
+    const handle = this.functionOf(kernel);
     const { driver, stream } = this.device;
     // The driver wants the addresses of the parameters; each parameter is an address.
     const values = NativeMemory.pointers(addresses);

@@ -25,6 +25,7 @@ import { NvidiaExecutable } from './executable.ts';
 import type { Kernel, LibraryStage, Partition, TakesTail } from './kernel.ts';
 import { KernelCache } from './kernel-cache.ts';
 import { Libraries } from './library/libraries.ts';
+import { fillKernel } from './memsets.ts';
 import { narrowed } from './narrowing.ts';
 import { type Buckets, defaultBucketBytes } from './overlap.ts';
 import { PreparedValues } from './prepared.ts';
@@ -113,6 +114,7 @@ export class NvidiaExecutor implements Executor {
     const program = await this.agreed(plan(this.bucketBytes), plan);
     if (isShared(program)) this.arena.reserve(program.arenaBytes);
     await this.kernels.prepare([
+      fillKernel,
       ...program.prepared.map(({ kernel }) => kernel),
       ...program.steps.flatMap(({ work }): readonly Kernel[] => kernelsOf(work)),
     ]);
@@ -215,7 +217,8 @@ export class NvidiaExecutor implements Executor {
   }
 
   /**
-   * What a run of an executable launches, as a `CUgraph` for benches to look into. Whoever asks for it destroys it.
+   * What a run of an executable launches, as a `CUgraph` for benches to look into, as it is recorded: memsets are still in
+   * it. Whoever asks for it destroys it.
    * @throws ExecutorError when it is another executor's or did not run yet.
    */
   record(executable: Executable): bigint {

@@ -1,4 +1,5 @@
 import { loadLibrary } from './discovery.ts';
+import { graphPrototypes } from './graphs.ts';
 import { NativeMemory, textAt } from './native.ts';
 
 const prototypes = {
@@ -53,6 +54,7 @@ const prototypes = {
   ],
   cuStreamBeginCapture_v2: ['int', 'pointer', 'int'],
   cuStreamEndCapture: ['int', 'pointer', 'pointer'],
+  ...graphPrototypes,
   cuGraphInstantiateWithFlags: ['int', 'pointer', 'pointer', 'int64'],
   cuGraphUpload: ['int', 'pointer', 'pointer'],
   cuGraphLaunch: ['int', 'pointer', 'pointer'],
