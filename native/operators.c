@@ -13,16 +13,20 @@ size_t one_kind(const OrtCustomOp *op) { return (void)op, 1; }
 int at_least_one(const OrtCustomOp *op) { return (void)op, 1; }
 int any_version(const OrtCustomOp *op) { return (void)op, INT32_MAX; }
 
-const Level *best_level(void) {
+/** Which of x86-64-v1 to v4 this machine has whole. Itself of the first, so that every machine can ask. */
+__attribute__((visibility("default"))) int zoetrope_level(void) {
   __builtin_cpu_init();
   /* For tests: a lower level than the machine has. */
   const char *limit = getenv("ZOETROPE_CPU_LEVEL");
   const int highest = limit == NULL ? 4 : atoi(limit);
-  const int is_v3 = highest >= 3 && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
-  const int is_v4 = highest >= 4 && is_v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                    __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                    __builtin_cpu_supports("avx512vl");
-  return is_v4 ? &level_v4 : is_v3 ? &level_v3 : &level_v2;
+  if (highest >= 4 && __builtin_cpu_supports("x86-64-v4")) return 4;
+  if (highest >= 3 && __builtin_cpu_supports("x86-64-v3")) return 3;
+  return highest >= 2 && __builtin_cpu_supports("x86-64-v2") ? 2 : 1;
+}
+
+const Level *best_level(void) {
+  const int number = zoetrope_level();
+  return number == 4 ? &level_v4 : number == 3 ? &level_v3 : &level_v2;
 }
 
 /** Sizes of a value and the number of its elements. */
@@ -62,9 +66,9 @@ float *take_memory(size_t floats) {
 
 void give_memory(float *memory) { free(atomic_exchange(&spare, memory - HEAD)); }
 
-/** The operators, to be added to a domain; NULL after the last. */
+/** The operators, to be added to a domain; NULL after the last, and on machines without x86-64-v2, which could not run them. */
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
   const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,
                                           &kernel_gradient_operator, &attention_operator, &attention_gradient_operator};
-  return index < sizeof operators / sizeof *operators ? operators[index] : NULL;
+  return zoetrope_level() >= 2 && index < sizeof operators / sizeof *operators ? operators[index] : NULL;
 }

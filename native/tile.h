@@ -65,7 +65,7 @@ typedef struct {
 
 extern const Level level_v2, level_v3, level_v4;
 
-/** The highest level of this machine. */
+/** The highest level of this machine, which has the lowest. */
 const Level *best_level(void);
 
 #endif

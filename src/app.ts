@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
-import type { Executor, Precision } from './executors/executor.ts';
+import type { Executor, OwnOperators, Precision } from './executors/executor.ts';
 import type { ProcessGroup } from './executors/process-group.ts';
 import { installedVersion } from './installed.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
@@ -72,14 +72,21 @@ export async function openExecutor(
   }
 }
 
+/** What {@link testDevice} found. */
+export interface TestedDevice {
+  /** Name of what runs there. */
+  readonly executor: string;
+  /** What runs in place of what should, and why. */
+  readonly fallback?: string;
+  /** What became of operators of our own, where those are expected. */
+  readonly operators?: OwnOperators;
+}
+
 /**
- * Computes something on a device, to see that it can be used; resolves to the name of what runs there, and what it falls back
- * to where it does.
+ * Computes something on a device, to see that it can be used.
  * @throws UserError or ExecutorError saying why it cannot.
  */
-export async function testDevice(
-  device: DeviceName,
-): Promise<{ readonly executor: string; readonly fallback?: string }> {
+export async function testDevice(device: DeviceName): Promise<TestedDevice> {
   await using executor = await openExecutor(device);
   const { graph } = trace('test', (x) => [x.add(1)], { shape: [1], dtype: 'f32' });
   const executable = await executor.compile(graph);
@@ -89,7 +96,12 @@ export async function testDevice(
   const two = result && toFloat32(await executor.download(result))[0];
   if (two !== 2) throw new UserError(`device ${device}: 1 + 1 gave ${two}; use another device`);
   const fallback = await executor.fallback?.();
-  return { executor: executor.name, ...(fallback !== undefined && { fallback }) };
+  const operators = await executor.ownOperators?.();
+  return {
+    executor: executor.name,
+    ...(fallback !== undefined && { fallback }),
+    ...(operators && { operators }),
+  };
 }
 
 /** A device's name, or `auto`: an NVIDIA GPU where one can be used, else the CPU. */

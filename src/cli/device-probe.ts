@@ -1,11 +1,7 @@
-import { type DeviceName, testDevice } from '../app.ts';
+import { type DeviceName, type TestedDevice, testDevice } from '../app.ts';
 
-/** What the test of a device found. */
-export interface ProbeAnswer {
-  /** What runs there, where it can be used. */
-  readonly executor?: string;
-  /** What runs in place of what should, and why. */
-  readonly fallback?: string;
+/** What the test of a device found, where it can be used. */
+export interface ProbeAnswer extends Partial<TestedDevice> {
   /** Why it cannot be used. */
   readonly problem?: string;
 }

@@ -92,6 +92,23 @@ async function findModels(): Promise<Report['models']> {
   return found.filter(({ bytes }) => Number.isFinite(bytes));
 }
 
+/** A device, and what became of operators of our own there. */
+function rowsOf({ device, executor, fallback, problem, operators }: DeviceReport): [string, string][] {
+  const found =
+    executor === undefined
+      ? `no: ${problem}`
+      : ['yes: ', executor, ...(fallback ? [' ', fallback] : [])].join('');
+  if (operators === undefined) return [[device, found]];
+  const { level, problem: lacking } = operators;
+  return [
+    [device, found],
+    [
+      'operators',
+      level === undefined ? `none of our own, which is slower: ${lacking}` : `our own, for ${level}`,
+    ],
+  ];
+}
+
 function textOf(report: Report): string {
   const gigabytes = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GB`;
   const { memory, models } = report;
@@ -104,12 +121,7 @@ function textOf(report: Report): string {
       'ffmpeg',
       report.ffmpeg === null ? 'not in this installation: no mp4 and webm' : `node-av ${report.ffmpeg}`,
     ],
-    ...report.devices.map(({ device, executor, fallback, problem }): [string, string] => [
-      device,
-      executor === undefined
-        ? `no: ${problem}`
-        : ['yes: ', executor, ...(fallback ? [' ', fallback] : [])].join(''),
-    ]),
+    ...report.devices.flatMap(rowsOf),
     ...report.nvidiaLibraries.map(({ name, path, problem }): [string, string] => [
       name,
       path ?? `not found: ${problem?.split(';')[0]}`,

@@ -23,6 +23,11 @@ export interface Executor extends AsyncDisposable {
    * of the kind. Left out where there is no choice.
    */
   fallback?(): Promise<string | undefined>;
+  /**
+   * What became of the operators of our own that it adds to its library; undefined where it would add none. Left out by those
+   * that never do.
+   */
+  ownOperators?(): Promise<OwnOperators | undefined>;
   /** Threads of the CPU that it was told to use; undefined where it was not, or does not compute there. */
   readonly threads?: number;
   /**
@@ -46,6 +51,14 @@ export interface Executor extends AsyncDisposable {
    * @throws ExecutorError when buffers do not fit the inputs, are disposed, another executor's, or donated and given again.
    */
   run(executable: Executable, inputs: readonly DeviceBuffer[]): Promise<readonly DeviceBuffer[]>;
+}
+
+/** Operators of our own beside those of an executor's library: one of the two is there. */
+export interface OwnOperators {
+  /** What of the processor they use, such as `x86-64-v3`. */
+  readonly level?: string;
+  /** Why there are none, in one line. */
+  readonly problem?: string;
 }
 
 /** Names of every {@link Precision}. */

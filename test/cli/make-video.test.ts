@@ -12,6 +12,8 @@ import { writeVideo } from '../../src/video/write.ts';
 import { pattern, tinyWeights, writeTinyModel } from '../pipeline/tiny-model.ts';
 
 const root = resolve(import.meta.dirname, '../..');
+/** Whether the package ships operators of our own for this platform. */
+const isShipped = process.platform === 'linux' && process.arch === 'x64';
 let folder: string;
 let model: string;
 const at = (name: string) => join(folder, name);
@@ -275,12 +277,27 @@ describe('zoetrope doctor', () => {
       'webgpu',
       'nvidia',
     ]);
-    expect(report.devices[0]).toEqual({ device: 'cpu', executor: 'onnx cpu' });
+    const { operators, ...cpu } = report.devices[0];
+    expect(cpu).toEqual({ device: 'cpu', executor: 'onnx cpu' });
+    expect(Object.keys(operators)).toEqual([isShipped ? 'level' : 'problem']);
     for (const { executor, problem } of report.devices)
       expect((executor === undefined) === (problem !== undefined)).toBe(true);
     const text = (await run('doctor')).stdout;
     expect(text).toMatch(/^node +v/);
-    expect(text).toMatch(/\ncpu +yes: onnx cpu\n/);
+    expect(text).toMatch(
+      /\ncpu +yes: onnx cpu\noperators {3}(our own, for x86-64-v[234]|none of our own, [^\n]+)\n/,
+    );
+  });
+
+  it.skipIf(!isShipped)('says why operators of our own are not used', async () => {
+    process.env.ZOETROPE_CPU_LEVEL = '1';
+    try {
+      expect((await run('doctor')).stdout).toMatch(
+        /\noperators {3}none of our own, which is slower: this processor lacks some of x86-64-v2, [^\n]*SSE4\.2[^\n]*\n/,
+      );
+    } finally {
+      delete process.env.ZOETROPE_CPU_LEVEL;
+    }
   });
 });
 
@@ -308,8 +325,11 @@ describe('a machine whose ONNX Runtime cannot be called through its library', ()
       ).stdout;
     const fallback = 'by its Node package, which is slower: the library cannot be called (no koffi here)';
     const { devices } = JSON.parse(await zoetrope('doctor', '--json'));
-    expect(devices[0]).toEqual({ device: 'cpu', executor: 'onnx cpu', fallback });
-    expect(await zoetrope('doctor')).toContain(`cpu         yes: onnx cpu ${fallback}\n`);
+    const problem = "ONNX Runtime's JavaScript package takes none";
+    expect(devices[0]).toEqual({ device: 'cpu', executor: 'onnx cpu', fallback, operators: { problem } });
+    expect(await zoetrope('doctor')).toContain(
+      `cpu         yes: onnx cpu ${fallback}\noperators   none of our own, which is slower: ${problem}\n`,
+    );
     expect(await zoetrope('generate', 'a ball', '--plan', ...small, ...tiny())).toContain(
       ` on onnx cpu ${fallback}\n`,
     );

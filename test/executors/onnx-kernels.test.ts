@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { cpSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
+import koffi from 'koffi';
 import { afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { findGroups } from '../../src/executors/onnx/fused/groups.ts';
 import { accessOf } from '../../src/executors/onnx/fused/space.ts';
@@ -263,7 +264,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators()).toHaveLength(6);
+    expect(loadOperators().operators).toHaveLength(6);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))
@@ -302,10 +303,75 @@ describe.skipIf(!isShipped)('our own operators', () => {
     expectRight(await run({}, [0, 1]));
   });
 
-  it('are done without where they are not there, and on request', async () => {
-    expect(loadOperators('/nowhere')).toEqual([]);
-    expectRight(await run({ kernels: '/nowhere' }));
+  it('tell the level that they use', async () => {
+    process.env.ZOETROPE_CPU_LEVEL = '2';
+    expect(loadOperators()).toMatchObject({ level: 'x86-64-v2' });
+    await using executor = openOnnxExecutor();
+    expect(await executor.ownOperators()).toEqual({ level: 'x86-64-v2' });
+  });
+
+  it('are done without on request', async () => {
     expectRight(await run({ kernels: false }));
+    await using executor = openOnnxExecutor({ kernels: false });
+    expect(await executor.ownOperators()).toEqual({ problem: 'not wanted' });
+  });
+
+  const tooOld = 'this processor lacks some of x86-64-v2, which SSE4.2 is part of';
+
+  it('are done without on a processor older than what they are compiled for', async () => {
+    process.env.ZOETROPE_CPU_LEVEL = '1';
+    const { graph } = trace('t', (x) => [x.exp().add(1).sqrt()], f32(64));
+    await using executor = openOnnxExecutor();
+    expect(await executor.ownOperators()).toEqual({ problem: tooOld });
+    const values = valuesOf(graph);
+    const [found] = await evaluate(executor, graph, values);
+    const [wanted] = await evaluate(new ReferenceExecutor(), graph, values);
+    expect(difference(found!, wanted!, tolerance)).toBeUndefined();
+  });
+
+  it('are not handed out by the library on such a processor', () => {
+    process.env.ZOETROPE_CPU_LEVEL = '1';
+    const library = koffi.load(join(native, 'prebuilt/linux-x64/libzoetrope-kernels.so'));
+    expect(library.func('zoetrope_operator', 'void *', ['size_t'])(0)).toBeNull();
+  });
+
+  /** What an executor says of a folder that it cannot use, whatever it is asked for. */
+  async function refusal(options: OnnxOptions): Promise<string> {
+    await using executor = openOnnxExecutor(options);
+    const { graph } = trace('t', (x) => [x], f32(1));
+    const attempts = [
+      () => executor.compile(graph),
+      () => executor.download(executor.upload(zeroTensor)),
+      () => executor.compile(graph),
+    ];
+    const said: unknown[] = [];
+    for (const attempt of attempts) said.push(await attempt().then(() => 'done', String));
+    expect(new Set(said).size).toBe(1);
+    return String(said[0]);
+  }
+  const zeroTensor = fromFloat32('f32', [1], new Float32Array(1));
+
+  it('of a folder that was named have to be there, in one line', async () => {
+    const folder = mkdtempSync(join(tmpdir(), 'kernels-'));
+    const file = join(folder, 'libzoetrope-kernels.so');
+    const named = (problem: string) =>
+      `ExecutorError: onnx cpu: kernels ${folder}: ${problem}; name another folder, or leave kernels out`;
+    try {
+      expect(await refusal({ kernels: folder })).toBe(named(`there is no ${file}`));
+      writeFileSync(file, 'no library');
+      const damaged = await refusal({ kernels: folder });
+      expect(damaged).toMatch(
+        /^ExecutorError: onnx cpu: kernels [^\n]*: [^\n]*file too short; name another [^\n]*$/,
+      );
+      cpSync(join(native, 'prebuilt/linux-x64/libzoetrope-kernels.so'), file);
+      process.env.ZOETROPE_CPU_LEVEL = '1';
+      expect(await refusal({ kernels: folder })).toBe(named(tooOld));
+      expect(await refusal({ kernels: folder, binding: 'package' })).toBe(
+        `ExecutorError: onnx cpu: kernels ${folder}: ONNX Runtime's JavaScript package takes none; leave kernels out`,
+      );
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
   });
 
   it('have the values of their functions at the ends', async () => {
@@ -335,7 +401,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
       expect(stderr).toBe('');
       expect(status).toBe(0);
       const [built, ours] = [await run({ kernels: folder }), await run({})];
-      expect(loadOperators(folder)).toHaveLength(loadOperators().length);
+      expect(loadOperators(folder).operators).toHaveLength(loadOperators().operators.length);
       expectRight(built);
       // Other compilers may order the sums of a loop's end differently, not more.
       built.forEach((outputs, i) => {

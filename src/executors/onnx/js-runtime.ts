@@ -1,5 +1,6 @@
 import type * as Ort from 'onnxruntime-common';
 import { sameShape } from '../../tensor/shape.ts';
+import type { OwnOperators } from '../executor.ts';
 import type { HostSettings, SessionModel, Transfer } from './messages.ts';
 import { copierModel } from './model.ts';
 import type { Runtime, SessionRun } from './runtime.ts';
@@ -24,9 +25,12 @@ export class JsRuntime implements Runtime<Ort.InferenceSession, Ort.Tensor> {
     this.ort = ort;
   }
 
-  start(settings: HostSettings): boolean {
+  start(settings: HostSettings): OwnOperators | undefined {
     this.settings = settings;
-    return false;
+    const problem = "ONNX Runtime's JavaScript package takes none";
+    if (typeof settings.kernels === 'string')
+      throw new Error(`kernels ${settings.kernels}: ${problem}; leave kernels out`);
+    return settings.device === 'cpu' ? { problem } : undefined;
   }
 
   createSession({ model, pool }: SessionModel): Promise<Ort.InferenceSession> {

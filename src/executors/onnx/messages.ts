@@ -1,3 +1,4 @@
+import type { OwnOperators } from '../executor.ts';
 import type { LoweringTarget } from './emitter.ts';
 
 /** A value as it travels to and from the session host: float32, int32 or bool (one byte each), row-major. */
@@ -58,7 +59,10 @@ export interface HostProgram {
 export interface HostSettings extends Omit<LoweringTarget, 'ownOperators'> {
   /** Threads of one operation; 0 lets ONNX Runtime choose. */
   readonly threads: number;
-  /** Folder of the library of our own operators; false: do without. Default: the one shipped for this platform. */
+  /**
+   * Folder of the library of our own operators, which must be there; false: do without. Default: the one shipped for this
+   * platform, where it can be used.
+   */
   readonly kernels?: string | false;
   /** Refuse models that the device cannot run whole, instead of running parts of them on the CPU. */
   readonly strict: boolean;
@@ -90,8 +94,8 @@ export type HostReply =
 export interface Started {
   /** What runs in place of the library, and why. */
   readonly fallback?: string;
-  /** Whether it runs models that use our own operators. */
-  readonly ownOperators: boolean;
+  /** What became of our own operators; left out where nobody expects any. */
+  readonly ownOperators?: OwnOperators;
 }
 
 /** A request with its number, as it is sent. */

@@ -10,6 +10,7 @@ import {
   type Executable,
   type Executor,
   ExecutorError,
+  type OwnOperators,
 } from '../executor.ts';
 import { borderType, type OnnxDevice } from './emitter.ts';
 import { type LoweredGraph, lowerGraph } from './lower.ts';
@@ -38,7 +39,7 @@ export class OnnxExecutor implements Executor {
   private nextBuffer = 0;
   private nextProgram = 0;
   private failure: Error | undefined;
-  private host: Started = { ownOperators: false };
+  private host: Started = {};
   private readonly started: Promise<unknown>;
 
   constructor(connection: HostConnection, settings: HostSettings) {
@@ -59,7 +60,9 @@ export class OnnxExecutor implements Executor {
       (error) => this.fail(error),
     );
     // One that fails shows in the requests after it.
-    this.started = this.ask({ kind: 'start', settings }).catch(() => undefined);
+    this.started = this.ask({ kind: 'start', settings }).catch((error: Error) => {
+      this.failure ??= error;
+    });
   }
 
   async fallback(): Promise<string | undefined> {
@@ -67,9 +70,15 @@ export class OnnxExecutor implements Executor {
     return this.host.fallback;
   }
 
+  async ownOperators(): Promise<OwnOperators | undefined> {
+    await this.started;
+    return this.host.ownOperators;
+  }
+
   async compile(graph: Graph, { donate = [] }: CompileOptions = {}): Promise<Executable> {
     verify(graph, this.name);
     await this.started;
+    if (this.failure !== undefined) throw this.failure;
     const planned = planProgram(graph, donate, (stage, wanted) => this.lower(stage, wanted));
     const created: Promise<unknown>[] = [];
     const stages = planned.stages.map(({ lowered, ...stage }): HostStage => {
@@ -128,7 +137,10 @@ export class OnnxExecutor implements Executor {
     this.lowered.set(graph, known);
     const lowered =
       known.get(wanted.join()) ??
-      lowerGraph(graph, wanted, { ...this.settings, ownOperators: this.host.ownOperators });
+      lowerGraph(graph, wanted, {
+        ...this.settings,
+        ownOperators: this.host.ownOperators?.level !== undefined,
+      });
     known.set(wanted.join(), lowered);
     return lowered;
   }

@@ -20,7 +20,8 @@ export interface OnnxOptions {
   readonly binding?: 'library' | 'package';
   /**
    * Folder of the library of our own operators, which the C library runs; false: do without. Default: the one that the
-   * package ships, if there is one for this platform.
+   * package ships, if there is one for this platform and the processor is new enough. A folder that cannot be used fails
+   * whatever the executor is asked for.
    */
   readonly kernels?: string | false;
 }

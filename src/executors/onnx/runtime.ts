@@ -1,3 +1,4 @@
+import type { OwnOperators } from '../executor.ts';
 import type { Fetch, HostSettings, HostStage, SessionModel, Transfer } from './messages.ts';
 
 /** A run of a session. */
@@ -15,8 +16,12 @@ export interface SessionRun<Session, Value> extends Pick<HostStage, 'flat'> {
  * and values go.
  */
 export interface Runtime<Session, Value> {
-  /** Called once, before all else. @returns whether models may use our own operators. */
-  start(settings: HostSettings): boolean;
+  /**
+   * Called once, before all else.
+   * @returns what became of our own operators, which models may use where they have a level; undefined where nobody expects any.
+   * @throws Error when a folder of them was given that cannot be used.
+   */
+  start(settings: HostSettings): OwnOperators | undefined;
   createSession(model: SessionModel): Promise<Session>;
   releaseSession(session: Session): Promise<void>;
   /** A value from host memory, which the runtime may keep and use. */

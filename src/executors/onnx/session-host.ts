@@ -65,7 +65,10 @@ export class SessionHost<Session, Value> {
 
   private start(settings: HostSettings): Started {
     const ownOperators = this.runtime.start(settings);
-    return { ownOperators, ...(this.fallback !== undefined && { fallback: this.fallback }) };
+    return {
+      ...(ownOperators && { ownOperators }),
+      ...(this.fallback !== undefined && { fallback: this.fallback }),
+    };
   }
 
   private async serve(request: Exclude<HostRequest, { kind: 'start' }>): Promise<Transfer | undefined> {

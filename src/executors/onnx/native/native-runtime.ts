@@ -1,5 +1,6 @@
 import koffi from 'koffi';
 import { at, elementCount, sameShape } from '../../../tensor/shape.ts';
+import type { OwnOperators } from '../../executor.ts';
 import type { HostSettings, SessionModel, Transfer } from '../messages.ts';
 import { copierModel, onnxTypes } from '../model.ts';
 import type { Runtime, SessionRun } from '../runtime.ts';
@@ -60,11 +61,11 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     this.registerArena();
   }
 
-  start({ threads, kernels }: HostSettings): boolean {
+  start({ threads, kernels }: HostSettings): OwnOperators {
     this.threads = threads;
-    this.operators = kernels === false ? undefined : this.makeOperators(kernels);
+    const operators = kernels === false ? { problem: 'not wanted' } : this.addOperators(kernels);
     this.sharesThreads = threads === 0 && this.canShareThreads();
-    return this.operators !== undefined;
+    return operators;
   }
 
   async createSession({ model }: SessionModel): Promise<bigint> {
@@ -188,12 +189,18 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
     return this.valueIn(moved, { type, shape: [end - start] });
   }
 
-  private makeOperators(folder?: string): bigint | undefined {
-    const operators = loadOperators(folder);
-    if (operators.length === 0) return undefined;
-    const domain = made((out) => this.ort.CreateCustomOpDomain('zoetrope', out));
-    for (const operator of operators) this.ort.AddOperator(domain, operator);
-    return domain;
+  private addOperators(folder?: string): OwnOperators {
+    try {
+      const { operators, level } = loadOperators(folder);
+      const domain = made((out) => this.ort.CreateCustomOpDomain('zoetrope', out));
+      for (const operator of operators) this.ort.AddOperator(domain, operator);
+      this.operators = domain;
+      return { level };
+    } catch (error) {
+      const [problem = ''] = String(error instanceof Error ? error.message : error).split('\n');
+      if (folder === undefined) return { problem };
+      throw new Error(`kernels ${folder}: ${problem}; name another folder, or leave kernels out`);
+    }
   }
 
   private registerArena(): void {

@@ -3,34 +3,40 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import koffi from 'koffi';
 
+/** Our own operators, loaded. */
+export interface LoadedOperators {
+  /** Each the address of an `OrtCustomOp`. */
+  readonly operators: readonly bigint[];
+  /** What of the processor they use: `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. */
+  readonly level: string;
+}
+
 // koffi unloads a library that nothing refers to any more; ONNX Runtime goes on calling into this one.
 const loaded: unknown[] = [];
 
-const shipped = fileURLToPath(
-  new URL(`../../../../native/prebuilt/${process.platform}-${process.arch}`, import.meta.url),
-);
+const platform = `${process.platform}-${process.arch}`;
+const shipped = fileURLToPath(new URL(`../../../../native/prebuilt/${platform}`, import.meta.url));
 
 /**
- * Our own operators, each the address of an `OrtCustomOp`, from the library that `native/build.sh` builds. None where
- * there is no such library or it cannot be loaded; then models do without.
+ * Our own operators, from the library that `native/build.sh` builds.
  * @param folder where the library is; default the one that the package ships for this platform.
+ * @throws Error saying in one line why there are none.
  */
-export function loadOperators(folder = shipped): readonly bigint[] {
+export function loadOperators(folder = shipped): LoadedOperators {
   const file = join(folder, 'libzoetrope-kernels.so');
-  if (!existsSync(file)) return [];
-  try {
-    const library = koffi.load(file);
-    loaded.push(library);
-    const operator = library.func('zoetrope_operator', 'void *', ['size_t']);
-    const found: bigint[] = [];
-    for (
-      let next = operator(0) as bigint | null;
-      next !== null;
-      next = operator(found.length) as bigint | null
-    )
-      found.push(next);
-    return found;
-  } catch {
-    return [];
-  }
+  if (!existsSync(file))
+    throw new Error(folder === shipped ? `none are shipped for ${platform}` : `there is no ${file}`);
+  const library = koffi.load(file);
+  loaded.push(library);
+  const level = library.func('zoetrope_level', 'int', [])() as number;
+  if (level < 2) throw new Error('this processor lacks some of x86-64-v2, which SSE4.2 is part of');
+  const operator = library.func('zoetrope_operator', 'void *', ['size_t']);
+  const operators: bigint[] = [];
+  for (
+    let next = operator(0) as bigint | null;
+    next !== null;
+    next = operator(operators.length) as bigint | null
+  )
+    operators.push(next);
+  return { operators, level: `x86-64-v${level}` };
 }
