@@ -76,24 +76,27 @@ function estimate(
   settings: SamplingSettings,
   passes: readonly [Pass, ...Pass[]],
 ): Estimate {
-  let [operations, evaluations, corrections, peak] = [0, 0, 0, 0];
+  let [operations, evaluations, corrections, peak, held] = [0, 0, 0, 0, 0];
   const gridOfPass = ({ shape }: Pass) => gridOf(model.config, [shape[0], shape[1], shape[2]]);
   for (const pass of passes) {
     const grid = gridOfPass(pass);
     const positions = latentPositions(model.config, videoTokensOf(grid));
     const run = runOf(settings, positions, pass);
     const step = model.field.costOf(settings.prompt, grid);
-    const [decoding, encoding] = (['decode', 'encode'] as const).map((way) =>
-      model.codec.costOf(way, pass.size),
-    );
+    const decoding = model.codec.costOf('decode', pass.size);
+    const encoding = model.codec.costOf('encode', pass.size);
     const frames = (once: number | undefined, again: number | undefined) =>
       (once ?? 0) + run.corrections * (again ?? 0);
+    const encoded = frames(pass.encoded, pass.corrected?.encoded);
     evaluations += run.evaluations;
     corrections += run.corrections;
     operations += run.evaluations * step.operations;
-    operations += frames(pass.decoded, pass.corrected?.decoded) * (decoding?.operations ?? 0);
-    operations += frames(pass.encoded, pass.corrected?.encoded) * (encoding?.operations ?? 0);
-    peak = Math.max(peak, step.peakBytes, decodedAtOnce * (decoding?.peakBytes ?? 0));
+    operations += frames(pass.decoded, pass.corrected?.decoded) * decoding.operations;
+    operations += encoded * encoding.operations;
+    // One after the other, in the same memory: an edit's encoder runs between the steps.
+    const coding = Math.max(decoding.peakBytes, encoded > 0 ? encoding.peakBytes : 0);
+    peak = Math.max(peak, step.peakBytes, framesAtOnce * coding);
+    held = Math.max(held, run.corrections > 0 ? bytesPutBack(pass) : 0);
   }
   const grid = gridOfPass(passes[0]);
   return {
@@ -102,9 +105,14 @@ function estimate(
     textTokens: model.field.textTokensOf(settings.prompt),
     evaluations,
     corrections,
-    memory: baseBytes + weightCopies * model.weightBytes + peakSlack * peak,
+    memory: baseBytes + weightCopies * model.weightBytes + peakSlack * peak + held,
     seconds: startSeconds + operations / operationsPerSecond(model.executor),
   };
+}
+
+/** Frames that a correction holds to encode them: as they were decoded, and joined. */
+function bytesPutBack({ corrected, size }: Pass): number {
+  return 2 * (corrected?.encoded ?? 0) * size.width * size.height * 3;
 }
 
 /** What a sampling from timestep `from` asks for. */
@@ -133,8 +141,8 @@ function runOf(settings: SamplingSettings, positions: number, { from, corrected 
   };
 }
 
-/** Frames that the decoder has in work: a latent frame's. */
-const decodedAtOnce = 4;
+/** Frames that the decoder has in work, or the encoder: a latent frame's. */
+const framesAtOnce = 4;
 
 // Measured with micro on two cores: the processes that compute and that write the file, what is kept twice, what
 // allocators keep beyond need, starting and compiling.

@@ -55,6 +55,15 @@ export const tinyWeights: VideoModelWeights = {
   transformer: { config: transformer, parameters: drawn(transformerSpec(transformer), 2) },
 };
 
+/** The tiny model's weights with another autoencoder for the same latents. */
+export function tinyWeightsWith(config: Partial<AutoencoderConfig>): VideoModelWeights {
+  const changed = { ...autoencoder, ...config };
+  return {
+    ...tinyWeights,
+    autoencoder: { config: changed, parameters: drawn(autoencoderSpec(changed), 1) },
+  };
+}
+
 /** The tiny model on an executor, which it disposes. */
 export function tinyModel(executor: Executor): VideoModel {
   return new VideoModel(executor, tinyWeights);
