@@ -5,6 +5,7 @@ import type { Executor, OwnOperators, Precision } from './executors/executor.ts'
 import type { ProcessGroup } from './executors/process-group.ts';
 import { installedVersion } from './installed.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
+import { RequestError } from './pipeline/request.ts';
 import { VideoModel } from './pipeline/video-model.ts';
 import { fromFloat32, toFloat32 } from './tensor/host-tensor.ts';
 import { trace } from './tensor/trace.ts';
@@ -108,21 +109,41 @@ export async function testDevice(device: DeviceName): Promise<TestedDevice> {
 export type DeviceChoice = DeviceName | 'auto';
 
 /**
- * {@link openExecutor}, where the choice may be left to what the machine has; a precision then counts on a GPU alone.
- * @throws UserError as {@link openExecutor}; never for `auto`.
+ * {@link openExecutor}, where the choice may be left to what the machine has. A precision is kept to: with `auto` the CPU
+ * stands in for an NVIDIA GPU only where it computes the same, which is `fp32`.
+ * @throws UserError as {@link openExecutor}; for `auto` none but a RequestError for a precision that nothing here offers.
  */
 export async function openDevice(
   device: DeviceChoice = 'auto',
   options: DeviceOptions = {},
 ): Promise<Executor> {
   if (device !== 'auto') return await openExecutor(device, options);
-  const libraries = await reportNvidiaLibraries();
-  if (libraries.every(({ path, isOptional }) => path !== undefined || isOptional)) {
-    const executor = await openExecutor('nvidia', options).catch(() => undefined);
-    if (executor !== undefined) return executor;
-  }
-  const { threads } = options;
+  const found = await openNvidia(options);
+  if (typeof found !== 'string') return found;
+  const { threads, precision = 'fp32' } = options;
+  if (precision !== 'fp32')
+    throw new RequestError(
+      'precision',
+      `${precision} cannot be had here (${found}); leave it out, or see zoetrope doctor`,
+    );
   return await openExecutor('cpu', threads === undefined ? {} : { threads });
+}
+
+/** The executor of an NVIDIA GPU, or in one line why there is none. */
+async function openNvidia(options: DeviceOptions): Promise<Executor | string> {
+  const libraries = await reportNvidiaLibraries();
+  const missing = libraries.find(({ path, isOptional }) => path === undefined && !isOptional);
+  if (missing !== undefined) return `device nvidia: ${firstPart(missing.problem ?? missing.name)}`;
+  try {
+    return await openExecutor('nvidia', options);
+  } catch (error) {
+    return error instanceof Error ? error.message : String(error);
+  }
+}
+
+/** What goes before the details. */
+function firstPart(problem: string): string {
+  return problem.split(/[;\n]/)[0] ?? '';
 }
 
 /** Where models that are called by name are: `weights/NAME` of the package. */
@@ -149,7 +170,8 @@ export interface LoadOptions extends DeviceOptions {
  * ```
  * @param nameOrFolder `micro`, which comes with the package, or a folder with `autoencoder.safetensors` and
  * `transformer.safetensors`.
- * @throws UserError when a file is missing or damaged, the two do not belong together, or the device is not there.
+ * @throws UserError when a file is missing or damaged, the two do not belong together, or the device is not there; as a
+ * RequestError for a precision that `auto` finds nowhere.
  */
 export async function loadModel(
   nameOrFolder = 'micro',

@@ -32,7 +32,8 @@ export function trainingPrecisionOption(
 }
 
 /**
- * Reads a precision, one of those offered (default: all). With the device `auto` it counts where that is an NVIDIA GPU.
+ * Reads a precision, one of those offered (default: all). With the device `auto` only opening it
+ * tells whether it can be had.
  * @throws UsageError for a precision that there is not, or that the device does not offer.
  */
 export function precisionOption(

@@ -99,7 +99,8 @@ Exit code 0: all was measured. 1: stopped, or the model, the device or a place w
     if (values.out !== undefined) await checkWritable(values.out);
     if (values.sheets !== undefined) await mkdir(values.sheets, { recursive: true });
     const options = loadOptions(values);
-    await using model = source === 'rendered' ? undefined : await loadModel(values.model, options);
+    await using model =
+      source === 'rendered' ? undefined : await asUsage(() => loadModel(values.model, options));
     if (model !== undefined) await checkShapes(model, plan);
     const settings = { ...settingsOf(plan), ...(model && (await modelSettings(plan, model))) };
     const earlier = values.out === undefined ? undefined : await readEarlier(values.out, settings);

@@ -11,7 +11,7 @@ import { MediaReader } from '../video/read.ts';
 import { writeVideo } from '../video/write.ts';
 import { type Terminal, UsageError } from './command.ts';
 import { formatSeconds } from './progress.ts';
-import { type DeviceValues, loadOptions } from './sampling-options.ts';
+import { asUsage, type DeviceValues, loadOptions } from './sampling-options.ts';
 import { stageProgress } from './stage-progress.ts';
 
 /** Values that every command which makes a video has. */
@@ -53,7 +53,7 @@ export async function makeVideo(
   const planOnly = values.plan || values['dry-run'];
   const options = loadOptions(values);
   const out = await checkedOut(command, values.out, planOnly);
-  await using model = await loadModel(values.model, options);
+  await using model = await asUsage(() => loadModel(values.model, options));
   await using reader = new MediaReader();
   const prepared = await prepare({ model, reader, terminal });
   if (out !== undefined) checkFormat(out, prepared.extent);
@@ -71,8 +71,6 @@ export async function makeVideo(
   stages.finish();
   const fallback = await model.executor.fallback?.();
   if (fallback !== undefined) note(terminal, `${model.executor.name} ${fallback}`);
-  if (values.precision !== undefined && !model.executor.name.startsWith('nvidia'))
-    note(terminal, `${model.executor.name}: --precision ${values.precision} counts on an NVIDIA GPU alone`);
   const seconds = formatSeconds((performance.now() - started) / 1000);
   const count = frames === 1 ? '1 frame' : `${frames} frames`;
   terminal.stdout.write(`Wrote ${out}: ${count}, seed ${settings.seed}, in ${seconds}\n`);
