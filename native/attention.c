@@ -17,7 +17,8 @@
 #include <string.h>
 
 /** Queries whose scores are made at once; tasks, each with memory of its own, that heads are shared out to. */
-enum { BLOCK = 64, MOST_TASKS = 16 };
+enum { BLOCK = 72, MOST_TASKS = 16 };
+_Static_assert(BLOCK % 4 == 0 && BLOCK % 6 == 0 && BLOCK % 8 == 0, "whole tiles of rows are read at every level");
 enum { MOST_OPERANDS = 9, LINE = 16 };
 
 typedef struct {

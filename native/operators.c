@@ -66,6 +66,9 @@ float *take_memory(size_t floats) {
 
 void give_memory(float *memory) { free(atomic_exchange(&spare, memory - HEAD)); }
 
+/** Gives back the block that is kept between operators. */
+__attribute__((visibility("default"))) void zoetrope_trim(void) { free(atomic_exchange(&spare, NULL)); }
+
 /** The operators, to be added to a domain; NULL after the last, and on machines without x86-64-v2, which could not run them. */
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
   const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,

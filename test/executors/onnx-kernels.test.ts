@@ -24,7 +24,7 @@ import {
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { constant, type Graph, nodesOf, type Tensor, zeros } from '../../src/tensor/tensor.ts';
+import { applyOne, constant, type Graph, nodesOf, type Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -68,6 +68,20 @@ function packedAttention(batch: number, tokens: number, heads: number, size: num
       return [y, ...gradients(y.mul(dy).sum(), [q, k, v])];
     },
     ...([type, type, type, type] as const),
+  ).graph;
+}
+
+/** A convolution of two axes with zeros in front along the first, and its gradients, of which those zeros are cut off. */
+function paddedConvolution(strides: [number, number], beside: number): Graph {
+  return trace(
+    't',
+    (x, k) => {
+      const padding = [[0, 0] as const, [beside, beside] as const];
+      const y = convolution(concat([zeros(f32(2, 2, 6, 5)), x], 1), k, { strides, padding });
+      return [y, ...gradients(y.mul(y).sum(), [x, k])];
+    },
+    f32(2, 7, 6, 5),
+    f32(4, 3, 3, 5),
   ).graph;
 }
 
@@ -205,6 +219,46 @@ const graphs: Readonly<Record<string, Graph>> = {
   ).graph,
   'a product of a tensor beside itself, shifted, with zeros in front': timeProduct(true),
   'a product of a tensor beside itself, shifted': timeProduct(false),
+  'sums of outer products of a tensor beside itself, shifted, of one gradient and of several': trace(
+    't',
+    (x, several, single, one) => {
+      const beside = concat(
+        [0, 1, 2].map((t) => x.slice(0, t, t + 7)),
+        -1,
+      );
+      return [several, single, one].map((dy) => matmul(dy, beside, { transposeA: true }));
+    },
+    f32(9, 4),
+    f32(2, 7, 3),
+    f32(2, 7, 1),
+    f32(7, 1),
+  ).graph,
+  'convolutions with zeros in front and beside': paddedConvolution([1, 1], 1),
+  'convolutions with zeros in front': paddedConvolution([1, 1], 0),
+  'convolutions with zeros in front, and strides': paddedConvolution([2, 1], 0),
+  "part of a convolution's gradient whose channels are taken apart": trace(
+    't',
+    (dy, k) => [
+      applyOne('convolutionInputGradient', [dy, k], {
+        strides: [1, 1],
+        padding: [
+          [0, 0],
+          [0, 0],
+        ],
+        inputSize: [3, 4],
+      })
+        .reshape([6, 3, 4, 2])
+        .slice(1, 1, 3),
+    ],
+    f32(2, 2, 4, 5),
+    f32(5, 2, 1, 6),
+  ).graph,
+  'a product of many rows along nine axes': trace(
+    't',
+    (x, w) => [matmul(x, w)],
+    f32(2, 2, 2, 2, 2, 2, 2, 16, 3),
+    f32(3, 4),
+  ).graph,
   'attention in segments, some tokens in none, and its gradient': packedAttention(2, 150, 3, 24),
   'attention of heads that fill tiles': packedAttention(1, 150, 2, 64),
   'stretches of rows, of one tensor several, of every extent': trace(

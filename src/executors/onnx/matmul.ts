@@ -28,7 +28,8 @@ export function lowerMatmul(
     !transposeA &&
     emit.ownOperators &&
     elementCount(result.shape.slice(0, -1)) >= manyRows &&
-    elementCount(result.shape) > 0
+    elementCount(result.shape) > 0 &&
+    result.shape.length <= mostAxes
   )
     return lowerRows(emit, a, b, transposeB, result, bias);
   const rows = emit.reshape(a, [elementCount(a.shape.slice(0, -1)), at(a.shape, a.shape.length - 1)]);
@@ -54,6 +55,9 @@ export function lowerMatmul(
 
 /** Rows from which on our own products take three quarters of the time of ONNX Runtime's; with fewer they take as long. */
 const manyRows = 1024;
+
+/** Our operators know operands of no more axes. */
+const mostAxes = 8;
 
 /** Elements of a product up to which summing it over rows is faster than ONNX Runtime's products: sums stay in the second cache. */
 const mostSums = 200_000;

@@ -53,7 +53,7 @@ function sumOfOuterProducts(
   { transposeA, transposeB }: Sides,
   shape: Shape,
 ): Tensor | undefined {
-  if (!transposeA || transposeB || b.rank !== 2) return undefined;
+  if (!transposeA || transposeB || b.rank !== 2 || dy.rank !== 2) return undefined;
   const beside = unreshaped(b);
   const taps = tapsOf(beside);
   if (taps === undefined || beside.shape.at(-1) !== b.shape[1]) return undefined;
@@ -97,13 +97,14 @@ function sumOfTaps(operands: readonly Tensor[], shape: Shape): Tensor | undefine
 function withoutPadding(x: Tensor, { starts, ends }: NodeOf<'slice'>['attributes']): Tensor | undefined {
   const { node } = unreshaped(x);
   if (node.op !== 'convolutionInputGradient' || node.attributes.inputSize.length !== 2) return undefined;
+  const { strides, padding } = node.attributes;
+  const isAlong = strides.every((stride) => stride === 1) && padding.flat().every((count) => count === 0);
+  if (!isAlong || x.shape.at(-1) !== node.operands[1].shape.at(-1)) return undefined;
   const axis = starts.findIndex((start) => start > 0);
   const isFront = starts.every((start, i) => (i === axis || start === 0) && ends[i] === x.shape[i]);
-  const [before] = at(node.attributes.padding, 0);
   const [size, length] = node.attributes.inputSize;
   const isLine = axis > 0 && elementCount(x.shape.slice(axis + 1, -1)) === length && x.shape[axis] === size;
-  if (!isFront || !isLine || before !== 0 || at(starts, axis) >= at(node.operands[1].shape, 1))
-    return undefined;
+  if (!isFront || !isLine || at(starts, axis) >= at(node.operands[1].shape, 1)) return undefined;
   const shape = x.shape.map((whole, i) => whole - at(starts, i));
   return applyOne('convolutionInputGradient', node.operands, {
     ...along(at(starts, axis)),

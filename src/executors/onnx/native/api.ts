@@ -43,6 +43,7 @@ const checked = {
   AddOperator: [27, 'pointer', 'pointer'],
   AddCustomOpDomain: [28, 'pointer', 'pointer'],
   CreateTensorWithDataAsOrtValue: [49, 'pointer', 'pointer', 'size', 'bytes', 'size', 'int', 'bytes'],
+  CreateRunOptions: [39, 'bytes'],
   CreateCpuMemoryInfo: [69, 'int', 'int', 'bytes'],
   CreateEnvWithGlobalThreadPools: [119, 'int', 'text', 'pointer', 'bytes'],
   DisablePerSessionThreads: [120, 'pointer'],
@@ -51,6 +52,7 @@ const checked = {
   CreateAndRegisterAllocator: [144, 'pointer', 'pointer', 'pointer'],
   SetGlobalSpinControl: [149, 'pointer', 'int'],
   CreateArenaCfgV2: [164, 'bytes', 'bytes', 'size', 'bytes'],
+  AddRunConfigEntry: [165, 'pointer', 'text', 'text'],
 } as const satisfies Readonly<Record<string, readonly [place: number, ...parameters: Parameters]>>;
 
 /** Functions of `OrtApi` that free what they are given. */
@@ -60,6 +62,7 @@ const releases = {
   ReleaseMemoryInfo: 94,
   ReleaseSession: 95,
   ReleaseValue: 96,
+  ReleaseRunOptions: 97,
   ReleaseSessionOptions: 100,
   ReleaseCustomOpDomain: 101,
   ReleaseThreadingOptions: 122,

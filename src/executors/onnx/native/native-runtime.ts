@@ -28,6 +28,8 @@ const fatal = 4;
 const [arenaAllocator, defaultMemory] = [1, 0];
 /** Elements of a stretch of an elementwise run: a dozen values of this length fit the cache of a core. */
 const stretch = 2 ** 16;
+/** What the smallest run takes and gives. */
+const oneNumber = { type: 'float32', shape: [1] } as const;
 /** `kSameAsRequested`: an arena that grows by what is asked for, instead of by powers of two. */
 const sameAsRequested = 1n;
 
@@ -44,6 +46,7 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
   private readonly memoryInfo: bigint;
   /** The domain of our own operators, where they can be loaded. */
   private operators: bigint | undefined;
+  private trimOperators: (() => void) | undefined;
   private threads = 0;
   private sharesThreads = false;
 
@@ -69,14 +72,7 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
   }
 
   async createSession({ model }: SessionModel): Promise<bigint> {
-    const options = this.sessionOptions();
-    try {
-      return made((out) =>
-        this.ort.CreateSessionFromArray(this.environment, model, model.byteLength, options, out),
-      );
-    } finally {
-      this.ort.ReleaseSessionOptions(options);
-    }
+    return this.makeSession(model);
   }
 
   async releaseSession(session: bigint): Promise<void> {
@@ -133,10 +129,13 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
 
   trim(): void {
     this.pool.trim();
+    this.trimOperators?.();
+    this.shrinkArena();
   }
 
   close(): void {
     this.pool.trim();
+    this.trimOperators?.();
     if (this.operators !== undefined) this.ort.ReleaseCustomOpDomain(this.operators);
     this.ort.ReleaseMemoryInfo(this.memoryInfo);
     this.ort.ReleaseEnv(this.environment);
@@ -191,15 +190,34 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
 
   private addOperators(folder?: string): OwnOperators {
     try {
-      const { operators, level } = loadOperators(folder);
+      const { operators, level, trim } = loadOperators(folder);
       const domain = made((out) => this.ort.CreateCustomOpDomain('zoetrope', out));
       for (const operator of operators) this.ort.AddOperator(domain, operator);
       this.operators = domain;
+      this.trimOperators = trim;
       return { level };
     } catch (error) {
       const [problem = ''] = String(error instanceof Error ? error.message : error).split('\n');
       if (folder === undefined) return { problem };
       throw new Error(`kernels ${folder}: ${problem}; name another folder, or leave kernels out`);
+    }
+  }
+
+  /** Gives back what the arena, which all sessions share, does not use now: only a run can ask for that. */
+  private shrinkArena(): void {
+    const { ort } = this;
+    const [one, other] = [this.newValue(oneNumber), this.newValue(oneNumber)];
+    const copier = this.makeSession(copierModel('float', 1));
+    const settings = made((out) => ort.CreateRunOptions(out));
+    try {
+      ort.AddRunConfigEntry(settings, 'memory.enable_memory_arena_shrinkage', 'cpu:0');
+      const [name, result] = [this.addresses(['value']), this.addresses(['copy'])];
+      ort.Run(copier, settings, name, handles([one]), 1, result, 1, handles([other]));
+    } finally {
+      ort.ReleaseRunOptions(settings);
+      ort.ReleaseSession(copier);
+      this.release(one);
+      this.release(other);
     }
   }
 
@@ -219,17 +237,20 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
    */
   private canShareThreads(): boolean {
     this.sharesThreads = true;
-    const options = this.sessionOptions();
-    const model = copierModel('float', 1);
     try {
-      const { ort } = this;
-      const probe = made((out) =>
-        ort.CreateSessionFromArray(this.environment, model, model.byteLength, options, out),
-      );
-      ort.ReleaseSession(probe);
+      this.ort.ReleaseSession(this.makeSession(copierModel('float', 1)));
       return true;
     } catch {
       return false;
+    }
+  }
+
+  private makeSession(model: Uint8Array): bigint {
+    const options = this.sessionOptions();
+    try {
+      return made((out) =>
+        this.ort.CreateSessionFromArray(this.environment, model, model.byteLength, options, out),
+      );
     } finally {
       this.ort.ReleaseSessionOptions(options);
     }
