@@ -14,13 +14,13 @@ const [name = 'step64', precision = 'bf16', rows = '30'] = process.argv.slice(2)
 const opening = performance.now();
 await using executor = await openNvidiaExecutor({ precision: precision as Precision });
 const tracing = performance.now();
-const { graph, donate } = makeWork(cases[name as CaseName]);
+const { graph, donate, fixed } = makeWork(cases[name as CaseName]);
 using session = started();
 await session.profiler.post('Profiler.enable');
 await session.profiler.post('Profiler.setSamplingInterval', { interval: 500 });
 await session.profiler.post('Profiler.start');
 const start = performance.now();
-await executor.compile(graph, { donate });
+await executor.compile(graph, { donate, fixed });
 const end = performance.now();
 const { profile } = await session.profiler.post('Profiler.stop');
 const seconds = (milliseconds: number) => `${(milliseconds / 1000).toFixed(2)} s`;

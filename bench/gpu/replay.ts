@@ -55,7 +55,7 @@ otherParts(nodes);
 /** Times whole runs, and gives what ran. */
 async function measureRuns(): Promise<Executable> {
   const work = makeWork(cases[name as CaseName]);
-  const executable = await executor.compile(work.graph, { donate: work.donate });
+  const executable = await executor.compile(work.graph, { donate: work.donate, fixed: work.fixed });
   const inputs = work.values.map((tensor) => executor.upload(tensor));
   const run = async () => {
     const outputs = await executor.run(executable, inputs);

@@ -153,9 +153,10 @@ export class NvidiaExecutable implements Executable {
   takeOutputs(binding: Binding, addresses: readonly bigint[]): NvidiaBuffer[] {
     const { device, sources } = this;
     const buffers = new Array<NvidiaBuffer>(sources.length);
+    const own = this.allocateOutputs();
     for (let index = 0; index < sources.length; index++) {
       const { output, type, bytes, location, input, isCopied } = at(sources, index);
-      const address = input === undefined ? device.memory.allocate(bytes) : at(addresses, input);
+      const address = input === undefined ? at(own, index) : at(addresses, input);
       if (isCopied) device.copy(address, binding.addressOf(location), bytes);
       buffers[output] = new NvidiaBuffer(type, address, device);
     }
@@ -170,6 +171,19 @@ export class NvidiaExecutable implements Executable {
     this.prepared?.values[Symbol.dispose]();
     for (const address of [...this.staged.values(), ...this.constants.values()])
       this.device.memory.release(address);
+  }
+
+  /** Memory for each output in memory of its own, which come first; none is taken when there is not enough for all. */
+  private allocateOutputs(): bigint[] {
+    const { memory } = this.device;
+    const own: bigint[] = [];
+    try {
+      for (const { bytes, input } of this.sources) if (input === undefined) own.push(memory.allocate(bytes));
+    } catch (error) {
+      for (const address of own) memory.release(address);
+      throw error;
+    }
+    return own;
   }
 
   private boundAnew(launchers: Launchers, inputs: readonly bigint[], arena: bigint): Binding {

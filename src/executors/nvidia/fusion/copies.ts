@@ -13,7 +13,7 @@ const mostCopies = 200;
 
 /**
  * Inputs, none of them empty, written anew in another storage, such as all weights in bf16, in one launch or a few.
- * @param isFixed inputs that are copied apart from others. Default: none.
+ * @param isFixed inputs that are copied each by itself, since executables share what is made of them copy by copy. Default: none.
  */
 export function copyStages(
   copies: readonly NodeOf<'cast'>[],
@@ -28,9 +28,9 @@ export function copyStages(
     const [from, to] = [at(alike, 0).operands[0], resultOf(at(alike, 0) as Node)].map((tensor) =>
       storageType(storage(tensor)),
     ) as [string, string];
-    const launches = Math.ceil(alike.length / mostCopies);
-    return Array.from({ length: launches }, (_, launch) =>
-      copyStage(alike.slice(launch * mostCopies, (launch + 1) * mostCopies), from, to),
+    const most = isFixed(at(alike, 0).operands[0].node) ? 1 : mostCopies;
+    return Array.from({ length: Math.ceil(alike.length / most) }, (_, launch) =>
+      copyStage(alike.slice(launch * most, (launch + 1) * most), from, to),
     );
   });
 }

@@ -9,9 +9,9 @@ export class KeptPlans {
   private readonly machine: string;
   private readonly texts = new DiskCache('plans', 'json');
 
-  /** @param gpu name of the GPU. @param version of cuDNN. */
-  constructor(gpu: string, version: number) {
-    this.machine = `${gpu}\n${version}`;
+  /** @param gpu name of the GPU. @param versions of what makes and runs the plans, cuDNN and the driver. */
+  constructor(gpu: string, ...versions: readonly (number | string)[]) {
+    this.machine = [gpu, ...versions].join('\n');
   }
 
   /**

@@ -40,7 +40,7 @@ export class Libraries {
     this.cudnn = precision === 'fp32' ? undefined : openCudnn(device.stream);
     const cudnn = this.cudnn && {
       cudnn: this.cudnn,
-      kept: new KeptPlans(device.name, this.cudnn.version),
+      kept: new KeptPlans(device.name, device.driverVersion, this.cudnn.version),
     };
     this.fp8 = cudnn && {
       device,
