@@ -346,9 +346,13 @@ describe('a process that makes a video', () => {
       { stdio: ['ignore', 'pipe', 'pipe'] },
     );
     let said = '';
+    let isSent = false;
     child.stderr.on('data', (chunk: Buffer) => {
       said += chunk;
-      if (said.includes(after)) child.kill(signal);
+      // Once: a second Ctrl-C, in answer to what the first one made it say, would end it at once.
+      if (isSent || !said.includes(after)) return;
+      isSent = true;
+      child.kill(signal);
     });
     child.stdout.resume();
     return await new Promise((done) => child.on('close', (code) => done(code)));
