@@ -33,7 +33,7 @@ export function objectTokens(shares: Float32Array): Uint8Array {
 
 /** Tokens that {@link drawKeptTokens} keeps for the same arguments. */
 export function keptCount(key: Key, grid: TimeHeightWidth, objects: Uint8Array, kept: KeptTokens): number {
-  const sought = withDecoys(key, grid, objects, kept.decoys).reduce((sum, mark) => sum + mark, 0);
+  const sought = soughtTokens(key, grid, objects, kept).reduce((sum, mark) => sum + mark, 0);
   return sought + keptOthers(objects.length - sought, kept);
 }
 
@@ -52,7 +52,7 @@ export function drawKeptTokens(
 ): Int32Array {
   const sought: number[] = [];
   const others: number[] = [];
-  for (const [token, mark] of withDecoys(key, grid, objects, kept.decoys).entries())
+  for (const [token, mark] of soughtTokens(key, grid, objects, kept).entries())
     (mark === 1 ? sought : others).push(token);
   const chosen = permutation(key, others.length).subarray(0, keptOthers(others.length, kept));
   return Int32Array.from([...sought, ...Array.from(chosen, (i) => at(others, i))]).sort();
@@ -60,6 +60,24 @@ export function drawKeptTokens(
 
 function keptOthers(others: number, { background }: KeptTokens): number {
   return others === 0 ? 0 : Math.max(1, Math.round(background * others));
+}
+
+/** Tokens with objects, and with them what hides where those are: for a share of the clips other times, otherwise decoys. */
+function soughtTokens(
+  key: Key,
+  grid: TimeHeightWidth,
+  objects: Uint8Array,
+  { swept, decoys }: KeptTokens,
+): Uint8Array {
+  const isSwept = swept > 0 && at(uniform(fold(key, 'swept'), 1), 0) < swept;
+  return isSwept ? atAnyTime(grid, objects) : withDecoys(key, grid, objects, decoys);
+}
+
+/** Tokens in places of the frame where objects are at any time. */
+function atAnyTime([, rows, columns]: TimeHeightWidth, objects: Uint8Array): Uint8Array {
+  const places = new Uint8Array(rows * columns);
+  for (const [token, mark] of objects.entries()) if (mark === 1) places[token % places.length] = 1;
+  return objects.map((_, token) => at(places, token % places.length));
 }
 
 /**

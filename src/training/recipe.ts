@@ -137,6 +137,11 @@ export interface KeptTokens {
    * shows where objects are to be, and placing them is left to be learnt from whole clips. Default 0.
    */
   readonly decoys: number;
+  /**
+   * Share of clips of which, in the place of decoys, all tokens are kept in whose part of the frame objects are at any time: where
+   * tokens are kept does not show when an object is where. Default 0.
+   */
+  readonly swept: number;
   /** Share of the steps for which that holds; those after it see whole clips, as sampling does. */
   readonly until: number;
 }
@@ -344,6 +349,12 @@ export const transformerRecipeSchema: Schema<TransformerRecipe> = object<Transfo
             integer({ min: 0, max: 8 }, 'Copies elsewhere of the places where objects are, kept as well.'),
             0,
           ),
+          swept: withDefault(
+            share(
+              'Share of clips of which places are kept, instead of decoys, in which objects are at any time.',
+            ),
+            0,
+          ),
           until: share('Share of the steps for which that holds; those after it see whole clips.'),
         },
         'Training on some of the tokens of each clip; default all.',
@@ -397,6 +408,7 @@ const added: ReadonlyMap<string, unknown> = new Map<string, unknown>([
   ['objects', 0],
   ['kept', undefined],
   ['decoys', 0],
+  ['swept', 0],
   ['timestepShift', 1],
 ]);
 

@@ -161,7 +161,7 @@ describe('tokens that show objects', () => {
 
   it('are not known to caches of before, which serve recipes that do not ask, and are refused to others', async () => {
     const plain = await recipeOf({});
-    const kept = { background: 0.5, decoys: 0, until: 1 };
+    const kept = { background: 0.5, decoys: 0, swept: 0, until: 1 };
     // As when a cache begun before is finished now.
     const path = await writeCache('partly', plain, (clip) => clip === 0);
     await using data = await openTransformerData(path, plain);

@@ -35,7 +35,7 @@ describe('drawing tokens', () => {
     for (const count of [1, 2, 7, 64, 448])
       for (const background of [0.001, 0.3, 0.5, 1])
         for (const decoys of [0, 1, 3]) {
-          const kept = { background, decoys, until: 1 };
+          const kept = { background, decoys, swept: decoys === 1 ? 0.5 : 0, until: 1 };
           const objects = objectsOf(count, `${count} ${background}`);
           const drawn = drawKeptTokens(fold(key, count), line(count), objects, kept);
           expect(drawn.length).toBe(keptCount(fold(key, count), line(count), objects, kept));
@@ -51,7 +51,7 @@ describe('drawing tokens', () => {
         key,
         line(tokens),
         Uint8Array.from({ length: tokens }, (_, i) => Number(i < withObjects)),
-        { background, decoys: 0, until: 1 },
+        { background, decoys: 0, swept: 0, until: 1 },
       );
     expect(count(10, 0, 0.3)).toBe(3);
     expect(count(10, 10, 0.3)).toBe(10);
@@ -71,6 +71,7 @@ describe('drawing tokens', () => {
         for (const token of drawKeptTokens(fold(key, i), [1, 8, 8], objects, {
           background: 0.4,
           decoys,
+          swept: 0,
           until: 1,
         })) {
           often[token]!++;
@@ -91,7 +92,7 @@ describe('drawing tokens', () => {
     // Something two rows high that goes to the right and grows in the last frame.
     for (let t = 0; t < 7; t++) for (const row of [2, 3]) objects[(t * 8 + row) * 8 + t] = 1;
     objects[(6 * 8 + 4) * 8 + 6] = 1;
-    const kept = { background: 1e-9, decoys: 1, until: 1 };
+    const kept = { background: 1e-9, decoys: 1, swept: 0, until: 1 };
     const placed = new Set<string>();
     for (let i = 0; i < 200; i++) {
       const own = fold(key, i);
@@ -120,6 +121,24 @@ describe('drawing tokens', () => {
       placed.add(found[0]!);
     }
     expect(placed.size).toBeGreaterThan(100);
+  });
+
+  it('keeps of a share of the clips, in the place of decoys, all times of the places where objects are at any', () => {
+    const objects = new Uint8Array(7 * 64);
+    for (let t = 0; t < 7; t++) objects[(t * 8 + 2) * 8 + t] = 1;
+    const kept = { background: 1e-9, decoys: 1, swept: 0.3, until: 1 };
+    const draws = 600;
+    let swept = 0;
+    for (let i = 0; i < draws; i++) {
+      const drawn = new Set(drawKeptTokens(fold(key, i), grid, objects, kept));
+      const isSwept = Array.from({ length: 49 }, (_, j) => (Math.floor(j / 7) * 8 + 2) * 8 + (j % 7)).every(
+        (token) => drawn.has(token),
+      );
+      // One more is kept of the others; a decoy has at most the seven places of its objects.
+      expect(drawn.size).toBeLessThanOrEqual(isSwept ? 50 : 15);
+      if (isSwept) swept++;
+    }
+    expect(Math.abs(swept / draws - 0.3)).toBeLessThan(5 * Math.sqrt((0.3 * 0.7) / draws));
   });
 });
 
@@ -244,7 +263,7 @@ function tokensByClip({ config, planner }: Task, { clips }: BatchPlan, batch: Ba
 
 describe.each([[[1, 1, 1]], [[1, 2, 2]]] as const)('batches of some tokens, patches of %j', (patch) => {
   const overrides = () => ({ ...base.overrides, patch });
-  const kept = { background: 0.4, decoys: 1, until: 0.7 };
+  const kept = { background: 0.4, decoys: 1, swept: 0.4, until: 0.7 };
 
   it('are of the tokens that whole clips have, with the same positions, timesteps and weights', async () => {
     const settings = { overrides: overrides(), objects: 3, timestepShift: 2 };
@@ -307,7 +326,7 @@ describe.each([[[1, 1, 1]], [[1, 2, 2]]] as const)('batches of some tokens, patc
     await using every = await open({
       overrides: overrides(),
       objects: 2,
-      kept: { background: 1, decoys: 2, until: 1 },
+      kept: { background: 1, decoys: 2, swept: 0.5, until: 1 },
     });
     await using some = await open({ overrides: overrides(), objects: 2, kept });
     for (const { plan, begin, position } of planAll(all.planner, 1, 10)) {

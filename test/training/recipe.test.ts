@@ -90,17 +90,17 @@ describe('mistakes', () => {
   it.each<[string, object, string]>([
     [
       'none of the background',
-      { kept: { background: 0, decoys: 0, until: 1 } },
+      { kept: { background: 0, decoys: 0, swept: 0, until: 1 } },
       'kept.background 0: must be a number of above 0',
     ],
     [
       'more than all',
-      { kept: { background: 1.5, decoys: 0, until: 1 } },
+      { kept: { background: 1.5, decoys: 0, swept: 0, until: 1 } },
       'kept.background 1.5: must be a number of above 0',
     ],
     [
       'until after the end',
-      { kept: { background: 0.3, decoys: 0, until: 8 } },
+      { kept: { background: 0.3, decoys: 0, swept: 0, until: 8 } },
       'kept.until 8: must be a number of at least 0',
     ],
     ['no end', { kept: { background: 0.3 } }, 'kept.until is missing; give it a value'],
@@ -141,7 +141,7 @@ describe('mistakes', () => {
     expect(recipeDigest(second)).toBe('cb7d9a325a554c9f');
     const weighted = { ...second, objects: 2 };
     const moved = { ...second, optimizer: { ...second.optimizer, method: 'muon' } } as const;
-    const kept = { background: 0.3, decoys: 0, until: 0.8 };
+    const kept = { background: 0.3, decoys: 0, swept: 0, until: 0.8 };
     const digests = [
       second,
       weighted,
