@@ -1,10 +1,11 @@
 /**
- * Host time of a batch, and steps a second: `node bench/training.ts RECIPE CACHE [DEVICE [STEPS]]` for a transformer's
- * recipe and its latent cache. Without a device only batches are made, in this thread.
+ * Host time of a batch, and steps a second: `node bench/training.ts RECIPE CACHE [DEVICE [STEPS [PRECISION]]]` for a
+ * transformer's recipe and its latent cache, with the CPU time of a step. Without a device only batches are made, in this
+ * thread.
  */
 
-import { openExecutor } from '../src/app.ts';
-import { disposeAll, type Executor, uploadTree } from '../src/executors/executor.ts';
+import { type DeviceName, openExecutor } from '../src/app.ts';
+import { disposeAll, type Executor, type Precision, uploadTree } from '../src/executors/executor.ts';
 import { at } from '../src/tensor/shape.ts';
 import type { Batch } from '../src/training/batch.ts';
 import { BatchMemory, placeBatch } from '../src/training/batch-memory.ts';
@@ -20,7 +21,7 @@ import {
   transformerTraining,
 } from '../src/training/transformer-task.ts';
 
-const [file = 'recipes/micro/transformer.json', cache = 'latents', device, steps = '5'] =
+const [file = 'recipes/micro/transformer.json', cache = 'latents', device, steps = '5', precision] =
   process.argv.slice(2);
 const recipe = await readTransformerRecipe(file);
 await using data = await openTransformerData(cache, recipe);
@@ -76,16 +77,22 @@ console.log(
 console.log(`main thread, memory shared: ${(await mainThread(() => notPinned)).toFixed(2)} ms a batch`);
 
 if (device !== undefined) {
-  await using executor = await openExecutor(device as 'cpu');
+  await using executor = await openExecutor(
+    device as DeviceName,
+    precision === undefined ? {} : { precision: precision as Precision },
+  );
   const model = transformerTraining(config);
   const initial = initialTrainingState(model, recipe.seed);
   using state = await DeviceState.open(executor, model, recipe, planner.variants, initial);
   let begin = performance.now();
+  let cpu = process.cpuUsage();
   for (const [i, batch] of batches.entries()) {
     const { loss } = await (await state.start(i + 1, batch)).read();
-    if (i === 0) begin = performance.now();
+    if (i === 0) [begin, cpu] = [performance.now(), process.cpuUsage()];
     else console.log(`step ${i}: loss ${loss?.toFixed(4)}`);
   }
+  const { user, system } = process.cpuUsage(cpu);
+  console.log(`${((user + system) / 1e6 / count).toFixed(3)} s of CPU time a step`);
   console.log(
     `${((1000 * count) / (performance.now() - begin)).toFixed(3)} steps a second on ${executor.name}`,
   );

@@ -16,5 +16,7 @@ for level in v2 v3 v4; do
   done
 done
 # shellcheck disable=SC2086
-for file in fused transposed convolution attention operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
+gcc $flags -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512 -c "$here/bfloat.c" -o "$work/bfloat.o"
+# shellcheck disable=SC2086
+for file in fused transposed convolution attention rounded operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
 gcc -shared -s -Wl,--build-id=none -o "$out" "$work"/*.o

@@ -24,6 +24,11 @@ __attribute__((visibility("default"))) int zoetrope_level(void) {
   return highest >= 2 && __builtin_cpu_supports("x86-64-v2") ? 2 : 1;
 }
 
+int multiplies_bfloat16(void) { return zoetrope_level() == 4 && __builtin_cpu_supports("avx512bf16"); }
+
+/** Whether the operators that round to bfloat16 can be used. */
+__attribute__((visibility("default"))) int zoetrope_bfloat16(void) { return multiplies_bfloat16(); }
+
 const Level *best_level(void) {
   const int number = zoetrope_level();
   return number == 4 ? &level_v4 : number == 3 ? &level_v3 : &level_v2;
@@ -72,6 +77,7 @@ __attribute__((visibility("default"))) void zoetrope_trim(void) { free(atomic_ex
 /** The operators, to be added to a domain; NULL after the last, and on machines without x86-64-v2, which could not run them. */
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
   const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,
-                                          &kernel_gradient_operator, &attention_operator, &attention_gradient_operator};
+                                          &kernel_gradient_operator, &attention_operator, &attention_gradient_operator,
+                                          &rounded_product_operator, &rounded_sums_operator};
   return zoetrope_level() >= 2 && index < sizeof operators / sizeof *operators ? operators[index] : NULL;
 }

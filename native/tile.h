@@ -51,6 +51,26 @@ typedef struct {
                        size_t b_stride);
 } Products;
 
+/** Two numbers rounded to bfloat16, neighbours along the axis that products are summed over; the first is the lower half. */
+typedef uint32_t Pair;
+
+/** The inner loops of products of rounded numbers. An axis of odd length ends with a 0. */
+typedef struct {
+  size_t rows, columns;
+  /** Rounds a matrix whose rows are summed over; rows of the result are whole lines of the cache, filled up with zeros. */
+  void (*write_rows)(Pair *out, size_t out_stride, const float *in, size_t in_stride, size_t rows, size_t columns);
+  /** Rounds a matrix whose columns are summed over to panels, `panel` apart: each [pairs of rows][columns], zeros beyond. */
+  void (*write_panels)(Pair *out, size_t panel, const float *in, size_t in_stride, size_t rows, size_t columns);
+  /** As that of `Products`, for rows of pairs and a panel. */
+  void (*multiply)(float *out, size_t out_stride, size_t rows, size_t columns, const Pair *a, size_t a_stride,
+                   const Pair *panel, size_t pairs, const float *start);
+  /** sums += a^T b for panels a and b, of a so many columns from `a` on as a tile has rows. */
+  void (*add_products)(float *sums, size_t stride, const Pair *a, const Pair *b, size_t pairs);
+} RoundedProducts;
+
+/** Only for processors that `multiplies_bfloat16`. */
+extern const RoundedProducts rounded_products;
+
 /** What was compiled for one level of x86-64. */
 typedef struct {
   TileRunner *run;
@@ -67,5 +87,8 @@ extern const Level level_v2, level_v3, level_v4;
 
 /** The highest level of this machine, which has the lowest. */
 const Level *best_level(void);
+
+/** Whether this machine multiplies bfloat16, and has the highest level. */
+int multiplies_bfloat16(void);
 
 #endif

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { UserError } from './errors.ts';
-import type { Executor, OwnOperators, Precision } from './executors/executor.ts';
+import { type Executor, type OwnOperators, type Precision, precisions } from './executors/executor.ts';
 import type { ProcessGroup } from './executors/process-group.ts';
 import { installedVersion } from './installed.ts';
 import { readVideoModel } from './pipeline/model-files.ts';
@@ -16,6 +16,14 @@ export const devices = ['cpu', 'webgpu', 'nvidia', 'reference'] as const;
 /** Name of a device, as on the command line. */
 export type DeviceName = (typeof devices)[number];
 
+/** The precisions that each device offers. */
+export const precisionsOf: Readonly<Record<DeviceName, readonly Precision[]>> = {
+  cpu: ['fp32', 'bf16'],
+  webgpu: [],
+  nvidia: precisions,
+  reference: [],
+};
+
 /** Settings of {@link openExecutor}. */
 export interface DeviceOptions {
   /** Threads of the `cpu` device; default as many as there are physical cores. Others do not use it. */
@@ -27,7 +35,7 @@ export interface DeviceOptions {
    * Default: this one alone.
    */
   readonly processes?: ProcessGroup | undefined;
-  /** Precision of the `nvidia` device; default `tf32`. Others have but their own. */
+  /** Precision of `nvidia`, default `tf32`, or of `cpu`, `fp32` (default) or `bf16`. Others have but their own. */
   readonly precision?: Precision;
 }
 
@@ -42,7 +50,7 @@ export async function openExecutor(
 ): Promise<Executor> {
   if (processes !== undefined && (device === 'cpu' || device === 'webgpu'))
     throw new UserError(`device ${device}: serves one process alone; use --device nvidia`);
-  if (precision !== undefined && device !== 'nvidia')
+  if (precision !== undefined && !precisionsOf[device].includes(precision))
     throw new UserError(
       `device ${device} offers no precision ${precision}; use device nvidia or leave it out`,
     );
@@ -58,6 +66,8 @@ export async function openExecutor(
           `device ${device}: ONNX Runtime is not in this installation; use --device nvidia`,
         );
       const { openOnnxExecutor } = await import('./executors/onnx/open-node.ts');
+      if (precision === 'bf16')
+        return await multiplyingBfloat16(openOnnxExecutor({ device, threads, precision }));
       return openOnnxExecutor({ device, threads });
     }
     case 'nvidia': {
@@ -71,6 +81,18 @@ export async function openExecutor(
     default:
       throw new UserError(`device ${String(device)} is unknown; use one of ${devices.join(', ')}`);
   }
+}
+
+/** An executor that was opened for `bf16`, if it can multiply so here; else it is disposed. */
+async function multiplyingBfloat16(executor: Executor): Promise<Executor> {
+  const { bfloat16, level, problem } = (await executor.ownOperators?.()) ?? {};
+  if (bfloat16 === true) return executor;
+  await executor[Symbol.asyncDispose]();
+  const reason =
+    level === undefined
+      ? `needs operators of our own, and there are none (${problem ?? 'ONNX Runtime runs by its Node package'})`
+      : 'needs AVX512_BF16, which this processor lacks';
+  throw new UserError(`device cpu: precision bf16 ${reason}; leave it out`);
 }
 
 /** What {@link testDevice} found. */

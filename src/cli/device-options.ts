@@ -1,4 +1,4 @@
-import type { DeviceChoice, DeviceOptions } from '../app.ts';
+import { type DeviceChoice, type DeviceOptions, devices, precisionsOf } from '../app.ts';
 import { type Precision, precisions } from '../executors/executor.ts';
 import { suggestion, UsageError } from './command.ts';
 
@@ -6,8 +6,18 @@ import { suggestion, UsageError } from './command.ts';
 export const precisionSetting = {
   type: 'string',
   value: 'NAME',
-  help: `Of the device nvidia: ${precisions.join(', ')} (default: tf32)`,
+  help: helpOf(precisions),
 } as const;
+
+/** @param offered precisions of the device nvidia. */
+function helpOf(offered: readonly Precision[]): string {
+  return `Of nvidia: ${offered.join(', ')} (default: tf32); of cpu: ${precisionsOf.cpu.join(', ')} (default: fp32)`;
+}
+
+/** The devices that offer a precision, in words. */
+function devicesOf(precision: Precision): string {
+  return devices.filter((device) => precisionsOf[device].includes(precision)).join(' and ');
+}
 
 /** Precisions in which gradients are computed. */
 const trainingPrecisions = precisions.filter((name) => name !== 'fp8');
@@ -15,7 +25,7 @@ const trainingPrecisions = precisions.filter((name) => name !== 'fp8');
 /** The option `--precision` of commands that train. */
 export const trainingPrecisionSetting = {
   ...precisionSetting,
-  help: `Of the device nvidia: ${trainingPrecisions.join(', ')} (default: tf32)`,
+  help: helpOf(trainingPrecisions),
 } as const;
 
 /**
@@ -48,7 +58,9 @@ export function precisionOption(
       `zoetrope: --precision must be one of ${offered.join(', ')}, got '${name}'${suggestion(name, offered)}`,
     );
   }
-  if (device !== 'nvidia' && device !== 'auto')
-    throw new UsageError(`zoetrope: --precision is of --device nvidia, not of ${device}; leave it out`);
+  if (device !== 'auto' && !precisionsOf[device].includes(precision))
+    throw new UsageError(
+      `zoetrope: --precision ${precision} is of --device ${devicesOf(precision)}, not of ${device}; leave it out`,
+    );
   return { precision };
 }

@@ -99,12 +99,14 @@ function rowsOf({ device, executor, fallback, problem, operators }: DeviceReport
       ? `no: ${problem}`
       : ['yes: ', executor, ...(fallback ? [' ', fallback] : [])].join('');
   if (operators === undefined) return [[device, found]];
-  const { level, problem: lacking } = operators;
+  const { level, bfloat16 = false, problem: lacking } = operators;
   return [
     [device, found],
     [
       'operators',
-      level === undefined ? `none of our own, which is slower: ${lacking}` : `our own, for ${level}`,
+      level === undefined
+        ? `none of our own, which is slower: ${lacking}`
+        : `our own, for ${level}${bfloat16 ? ', products in bf16 too' : ''}`,
     ],
   ];
 }

@@ -57,6 +57,8 @@ export interface Executor extends AsyncDisposable {
 export interface OwnOperators {
   /** What of the processor they use, such as `x86-64-v3`. */
   readonly level?: string;
+  /** Whether they multiply in the precision `bf16`. */
+  readonly bfloat16?: boolean;
   /** Why there are none, in one line. */
   readonly problem?: string;
 }
@@ -69,7 +71,7 @@ export const precisions = ['fp32', 'tf32', 'bf16', 'fp8'] as const;
  * bits), convolutions and attention in bfloat16, all else in float32. `bf16`: all products in bfloat16, and what lies in
  * memory between them too; inputs, outputs and sums stay float32. `fp8`: as `bf16`, but large linear layers and attention
  * over whole rows multiply f8e4m3, scaled at run time; for forward graphs: with gradients in it a graph is computed as in
- * `bf16`.
+ * `bf16`. On the CPU, which offers `fp32` and `bf16`, the latter rounds operands of matrix products alone.
  */
 export type Precision = (typeof precisions)[number];
 

@@ -113,8 +113,12 @@ describe('the program', () => {
       'zoetrope: --precision fp8 is for making videos, not for training; use bf16\n',
     ],
     [
-      ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--precision', 'bf16'],
-      'zoetrope: --precision is of --device nvidia, not of cpu; leave it out\n',
+      ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--precision', 'tf32'],
+      'zoetrope: --precision tf32 is of --device nvidia, not of cpu; leave it out\n',
+    ],
+    [
+      ['train', 'autoencoder', '--recipe', 'a', '--out', 'b', '--device', 'webgpu', '--precision', 'bf16'],
+      'zoetrope: --precision bf16 is of --device cpu and nvidia, not of webgpu; leave it out\n',
     ],
   ];
   test.each(mistakes)('%j is one line and exit code 2', async (argv, stderr) => {

@@ -140,7 +140,7 @@ describe('zoetrope generate', () => {
     [['--sampler', 'rk4'], /--sampler must be one of euler, heun, multistep, got 'rk4'\n$/],
     [['--device', 'gpu'], /--device must be one of auto, cpu/],
     [['--precision', 'bf8'], /--precision must be one of fp32, tf32, bf16, fp8, got 'bf8'/],
-    [['--precision', 'bf16'], /--precision is of --device nvidia, not of cpu; leave it out/],
+    [['--precision', 'fp8'], /--precision fp8 is of --device nvidia, not of cpu; leave it out/],
     [['--threads', '0'], /--threads must be a whole number from 1/],
     [['--strength', '0.5'], /--strength says how far a video is changed; give the video/],
     [['--video', 'CLIP', '--strength', '2'], /--strength must be a number from 0 to 1/],
@@ -279,13 +279,13 @@ describe('zoetrope doctor', () => {
     ]);
     const { operators, ...cpu } = report.devices[0];
     expect(cpu).toEqual({ device: 'cpu', executor: 'onnx cpu' });
-    expect(Object.keys(operators)).toEqual([isShipped ? 'level' : 'problem']);
+    expect(Object.keys(operators)).toEqual(isShipped ? ['level', 'bfloat16'] : ['problem']);
     for (const { executor, problem } of report.devices)
       expect((executor === undefined) === (problem !== undefined)).toBe(true);
     const text = (await run('doctor')).stdout;
     expect(text).toMatch(/^node +v/);
     expect(text).toMatch(
-      /\ncpu +yes: onnx cpu\noperators {3}(our own, for x86-64-v[234]|none of our own, [^\n]+)\n/,
+      /\ncpu +yes: onnx cpu\noperators {3}(our own, for x86-64-v[234](, products in bf16 too)?|none of our own, [^\n]+)\n/,
     );
   });
 

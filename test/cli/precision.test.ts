@@ -12,6 +12,7 @@ import { writeTinyModel } from '../pipeline/tiny-model.ts';
 
 const hasGpu = (await reportNvidiaLibraries()).some(({ name, path }) => name === 'driver' && path);
 const hasCompiler = spawnSync('gcc', ['--version']).status === 0;
+const isShipped = process.platform === 'linux' && process.arch === 'x64';
 
 let folder: string;
 beforeAll(async () => {
@@ -67,6 +68,23 @@ describe.skipIf(hasGpu)('on a machine without an NVIDIA GPU, --device auto', () 
     const loading = loadModel(folder, { precision: 'fp8' });
     await expect(loading).rejects.toThrow(RequestError);
     await expect(loading).rejects.toThrow(/^precision: fp8 cannot be had here \(device nvidia: no driver /);
+  });
+});
+
+describe.skipIf(!isShipped)('--device cpu --precision bf16', () => {
+  afterEach(() => {
+    delete process.env.ZOETROPE_CPU_LEVEL;
+  });
+
+  it('is refused in one line where the processor multiplies no bfloat16', async () => {
+    process.env.ZOETROPE_CPU_LEVEL = '3';
+    const given = ['--plan', '--model', folder, '--size', '16x16', '--device', 'cpu', '--precision', 'bf16'];
+    expect(await run('generate', 'a ball', ...given)).toEqual({
+      code: 1,
+      stdout: '',
+      stderr:
+        'zoetrope: device cpu: precision bf16 needs AVX512_BF16, which this processor lacks; leave it out\n',
+    });
   });
 });
 

@@ -318,7 +318,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators().operators).toHaveLength(6);
+    expect(loadOperators().operators).toHaveLength(8);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))
@@ -361,7 +361,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
     process.env.ZOETROPE_CPU_LEVEL = '2';
     expect(loadOperators()).toMatchObject({ level: 'x86-64-v2' });
     await using executor = openOnnxExecutor();
-    expect(await executor.ownOperators()).toEqual({ level: 'x86-64-v2' });
+    expect(await executor.ownOperators()).toEqual({ level: 'x86-64-v2', bfloat16: false });
   });
 
   it('are done without on request', async () => {
@@ -470,7 +470,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
 });
 
 describe('groups of fused nodes', () => {
-  const target = { device: 'cpu', scoreBytes: 2 ** 24, ownOperators: true } as const;
+  const target = { device: 'cpu', scoreBytes: 2 ** 24, ownOperators: true, roundsProducts: false } as const;
   const operators = (graph: Graph) => {
     const { model } = lowerGraph(
       graph,

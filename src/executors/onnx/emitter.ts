@@ -13,13 +13,17 @@ export type OwnOperator =
   | 'Convolution'
   | 'KernelGradient'
   | 'Attention'
-  | 'AttentionGradient';
+  | 'AttentionGradient'
+  | 'RoundedProduct'
+  | 'RoundedSums';
 
 /** What lowering must know of the machine. */
 export interface LoweringTarget {
   readonly device: OnnxDevice;
   /** Whether models may use our own operators, those of `native/`. */
   readonly ownOperators: boolean;
+  /** Whether products of matrices round their operands to bfloat16, which only our own operators do. */
+  readonly roundsProducts: boolean;
   /** Attention scores are computed in parts of at most this many bytes, so that memory does not grow with length squared. */
   readonly scoreBytes: number;
 }
@@ -71,14 +75,16 @@ export class Emitter {
   readonly device: OnnxDevice;
   readonly scoreBytes: number;
   readonly ownOperators: boolean;
+  readonly roundsProducts: boolean;
   /** Bytes of every value made so far: what the model would need if it never reused memory. */
   bytes = 0;
   /** What each reshaped value was before. */
   private readonly reshaped = new Map<string, Value>();
 
-  constructor({ device, scoreBytes, ownOperators }: LoweringTarget) {
+  constructor({ device, scoreBytes, ownOperators, roundsProducts }: LoweringTarget) {
     this.device = device;
     this.ownOperators = ownOperators;
+    this.roundsProducts = ownOperators && roundsProducts;
     this.scoreBytes = scoreBytes;
   }
 

@@ -2,6 +2,7 @@ import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes } from '../../tensor/vocabulary.ts';
 import { lowerKernelGradient, lowerRows } from './convolution.ts';
 import type { Emitter, Value } from './emitter.ts';
+import { lowerRounded } from './rounded.ts';
 
 /** Whether a product is one of two matrices, the batch of the left one being more rows. */
 export function isGemm(a: TensorType, b: TensorType, { transposeA }: Attributes<'matmul'>): boolean {
@@ -18,6 +19,8 @@ export function lowerMatmul(
   bias?: Value,
 ): Value {
   const { transposeA, transposeB } = attributes;
+  const rounded = lowerRounded(emit, a, b, attributes, result, bias);
+  if (rounded !== undefined) return rounded;
   if (!isGemm(a, b, attributes)) return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
   if (transposeA && !transposeB && bias === undefined && emit.ownOperators && isSumOfOuterProducts(result))
     return lowerKernelGradient(emit, asLine(emit, b), asLine(emit, a), oneTap, result);

@@ -55,10 +55,15 @@ export interface HostProgram {
   readonly donated: readonly number[];
 }
 
+/** How matrix products are computed: `bf16` rounds their operands to bfloat16, sums are float32 in both. */
+export type OnnxPrecision = 'fp32' | 'bf16';
+
 /** Settings of a session host, given once. */
-export interface HostSettings extends Omit<LoweringTarget, 'ownOperators'> {
+export interface HostSettings extends Omit<LoweringTarget, 'ownOperators' | 'roundsProducts'> {
   /** Threads of one operation; 0 lets ONNX Runtime choose. */
   readonly threads: number;
+  /** `bf16` needs {@link OwnOperators.bfloat16}. Default `fp32`. */
+  readonly precision?: OnnxPrecision;
   /**
    * Folder of the library of our own operators, which must be there; false: do without. Default: the one shipped for this
    * platform, where it can be used.

@@ -43,7 +43,7 @@ export class OnnxExecutor implements Executor {
   private readonly started: Promise<unknown>;
 
   constructor(connection: HostConnection, settings: HostSettings) {
-    this.name = `onnx ${settings.device}`;
+    this.name = `onnx ${settings.device}${settings.precision === 'bf16' ? ' bf16' : ''}`;
     this.connection = connection;
     this.settings = settings;
     if (settings.threads > 0) this.threads = settings.threads;
@@ -79,6 +79,10 @@ export class OnnxExecutor implements Executor {
     verify(graph, this.name);
     await this.started;
     if (this.failure !== undefined) throw this.failure;
+    if (this.roundsProducts && this.host.ownOperators?.bfloat16 !== true)
+      throw new ExecutorError(
+        `${this.name}: no operators of ours multiply bfloat16 here; leave precision bf16 out`,
+      );
     const planned = planProgram(graph, donate, (stage, wanted) => this.lower(stage, wanted));
     const created: Promise<unknown>[] = [];
     const stages = planned.stages.map(({ lowered, ...stage }): HostStage => {
@@ -132,6 +136,10 @@ export class OnnxExecutor implements Executor {
     this.fail(this.failure);
   }
 
+  private get roundsProducts(): boolean {
+    return this.settings.precision === 'bf16';
+  }
+
   private lower(graph: Graph, wanted: readonly number[]): LoweredGraph {
     const known = this.lowered.get(graph) ?? new Map<string, LoweredGraph>();
     this.lowered.set(graph, known);
@@ -140,6 +148,7 @@ export class OnnxExecutor implements Executor {
       lowerGraph(graph, wanted, {
         ...this.settings,
         ownOperators: this.host.ownOperators?.level !== undefined,
+        roundsProducts: this.roundsProducts,
       });
     known.set(wanted.join(), lowered);
     return lowered;

@@ -1,6 +1,12 @@
 import { extname } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import type { HostConnection, HostReply, NodeWorkerData, NodeWorkerMessage } from './messages.ts';
+import type {
+  HostConnection,
+  HostReply,
+  NodeWorkerData,
+  NodeWorkerMessage,
+  OnnxPrecision,
+} from './messages.ts';
 import { OnnxExecutor } from './onnx-executor.ts';
 
 /** Settings of {@link openOnnxExecutor}. */
@@ -24,6 +30,12 @@ export interface OnnxOptions {
    * whatever the executor is asked for.
    */
   readonly kernels?: string | false;
+  /**
+   * `bf16`: on the CPU, operands of matrix products of some size are rounded to bfloat16, with sums in float32. Needs our own
+   * operators and a processor that multiplies such numbers ({@link OnnxExecutor.ownOperators} tells); without, nothing
+   * compiles. Default `fp32`.
+   */
+  readonly precision?: OnnxPrecision;
 }
 
 /**
@@ -37,6 +49,7 @@ export function openOnnxExecutor({
   scoreBytes = 2 ** 24,
   binding = 'library',
   kernels,
+  precision = 'fp32',
 }: OnnxOptions = {}): OnnxExecutor {
   // The worker is the source file in development and the built one in the package.
   const entry = new URL(`./node-worker${extname(import.meta.url)}`, import.meta.url);
@@ -52,6 +65,7 @@ export function openOnnxExecutor({
     threads,
     strict,
     scoreBytes,
+    precision,
     ...(kernels !== undefined && { kernels }),
   });
 }

@@ -190,12 +190,12 @@ export class NativeRuntime implements Runtime<bigint, NativeValue> {
 
   private addOperators(folder?: string): OwnOperators {
     try {
-      const { operators, level, trim } = loadOperators(folder);
+      const { operators, level, bfloat16, trim } = loadOperators(folder);
       const domain = made((out) => this.ort.CreateCustomOpDomain('zoetrope', out));
       for (const operator of operators) this.ort.AddOperator(domain, operator);
       this.operators = domain;
       this.trimOperators = trim;
-      return { level };
+      return { level, bfloat16 };
     } catch (error) {
       const [problem = ''] = String(error instanceof Error ? error.message : error).split('\n');
       if (folder === undefined) return { problem };

@@ -9,6 +9,8 @@ export interface LoadedOperators {
   readonly operators: readonly bigint[];
   /** What of the processor they use: `x86-64-v2`, `x86-64-v3` or `x86-64-v4`. */
   readonly level: string;
+  /** Whether the processor has what those need that round to bfloat16. */
+  readonly bfloat16: boolean;
   /** Gives back the memory that they keep between runs. */
   readonly trim: () => void;
 }
@@ -41,5 +43,6 @@ export function loadOperators(folder = shipped): LoadedOperators {
   )
     operators.push(next);
   const trim = library.func('zoetrope_trim', 'void', []) as () => void;
-  return { operators, level: `x86-64-v${level}`, trim };
+  const bfloat16 = (library.func('zoetrope_bfloat16', 'int', [])() as number) !== 0;
+  return { operators, level: `x86-64-v${level}`, bfloat16, trim };
 }

@@ -1,0 +1,181 @@
+import { spawnSync } from 'node:child_process';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { afterEach, describe, expect, it } from 'vitest';
+import { openExecutor } from '../../src/app.ts';
+import { UserError } from '../../src/errors.ts';
+import { lowerGraph } from '../../src/executors/onnx/lower.ts';
+import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
+import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
+import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
+import { keyFromSeed, normal } from '../../src/random/philox.ts';
+import { matmul } from '../../src/tensor/functions.ts';
+import { fromFloat32, type HostTensor, toFloat32 } from '../../src/tensor/host-tensor.ts';
+import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
+import type { Graph, Tensor } from '../../src/tensor/tensor.ts';
+import { trace } from '../../src/tensor/trace.ts';
+import { cases, longAttention } from './cases.ts';
+import { difference, evaluate } from './comparison.ts';
+import { describeConformance } from './conformance.ts';
+import { nnCases } from './nn-cases.ts';
+
+const isShipped = process.platform === 'linux' && process.arch === 'x64';
+const multiplies = isShipped && loadOperators().bfloat16;
+const hasCompiler = multiplies && spawnSync('gcc', ['--version']).status === 0;
+
+const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
+const rounded = (x: Tensor) => x.cast('bf16').cast('f32');
+
+/** A product as the graph has it, or of operands that it rounds itself. */
+interface Product {
+  readonly types: readonly TensorType[];
+  readonly build: (round: (x: Tensor) => Tensor, a: Tensor, b: Tensor, bias?: Tensor) => Tensor;
+}
+
+function product(a: number[], b: number[], transposeA = false, transposeB = false): Product {
+  return {
+    types: [f32(...a), f32(...b)],
+    build: (round, left, right) => matmul(round(left), round(right), { transposeA, transposeB }),
+  };
+}
+
+const products: Readonly<Record<string, Product>> = {
+  'whole tiles': product([64, 128], [128, 96]),
+  'sizes that fill no tile': product([45, 37], [37, 51]),
+  'one number': product([1, 1], [1, 1]),
+  'an inner axis of one': product([9, 1], [1, 40]),
+  'few columns': product([70, 33], [33, 5]),
+  'a column more than a panel': product([33, 31], [31, 33]),
+  'half a panel': product([8, 6], [6, 48]),
+  'the right side transposed': product([45, 37], [51, 37], false, true),
+  'the right side transposed, whole tiles': product([64, 128], [96, 128], false, true),
+  'the right side transposed, a long odd inner axis': product([41, 1217], [65, 1217], false, true),
+  'the left side transposed': product([37, 45], [37, 51], true),
+  'the left side transposed, of several blocks and shares': product([2341, 40], [2341, 33], true),
+  'the left side transposed, of several bands': product([131, 700], [131, 300], true),
+  'the left side transposed, few rows and columns': product([3, 2], [3, 1], true),
+  'both sides transposed': product([37, 45], [51, 37], true, true),
+  'rows along several axes': product([3, 5, 7, 19], [19, 30]),
+  'pairs of matrices': product([3, 33, 47], [3, 47, 35]),
+  'pairs of matrices, the left side transposed': product([3, 47, 33], [3, 47, 35], true),
+  'pairs of matrices, the right side transposed': product([2, 2, 33, 47], [2, 2, 35, 47], false, true),
+  'a bias': {
+    types: [f32(2, 30, 37), f32(51, 37), f32(51)],
+    build: (round, x, w, bias) => matmul(round(x), round(w), { transposeB: true }).add(bias!),
+  },
+};
+
+const graphOf = ({ types, build }: Product, round: (x: Tensor) => Tensor): Graph =>
+  trace('t', (a, b, ...rest) => [build(round, a!, b!, ...rest)], ...types).graph;
+const given = graphs((x) => x);
+
+function graphs(round: (x: Tensor) => Tensor): Record<string, Graph> {
+  return Object.fromEntries(Object.entries(products).map(([name, row]) => [name, graphOf(row, round)]));
+}
+
+const valuesOf = (graph: Graph): HostTensor[] =>
+  graph.inputs.map(({ shape }, k) => fromFloat32('f32', shape, normal(keyFromSeed(k), elementCount(shape))));
+
+async function run(threads: number): Promise<HostTensor[]> {
+  await using executor = openOnnxExecutor({ precision: 'bf16', threads });
+  const results: HostTensor[] = [];
+  for (const graph of Object.values(given))
+    results.push(...(await evaluate(executor, graph, valuesOf(graph))));
+  return results;
+}
+
+describe.skipIf(!multiplies)('products in bfloat16 on the CPU', () => {
+  it('are those of rounded operands, up to the order of sums', async () => {
+    await using reference = new ReferenceExecutor();
+    const found = await run(0);
+    const wrong: string[] = [];
+    for (const [i, [name, graph]] of Object.entries(graphs(rounded)).entries()) {
+      const [expected] = await evaluate(reference, graph, valuesOf(graph));
+      const problem = difference(found[i]!, expected!, 4e-6);
+      if (problem !== undefined) wrong.push(`${name} ${problem}`);
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('are all by the operators that round', () => {
+    const target = { device: 'cpu', scoreBytes: 2 ** 24, ownOperators: true, roundsProducts: true } as const;
+    for (const [name, graph] of Object.entries(given)) {
+      const text = new TextDecoder('latin1').decode(lowerGraph(graph, [0], target).model);
+      expect(text, name).toMatch(/RoundedProduct|RoundedSums/);
+      expect(text, name).not.toMatch(/Gemm|MatMul|KernelGradient|Convolution/);
+    }
+  });
+
+  it('round to nearest, ties to even', async () => {
+    const eighth = 2 ** -8;
+    const values = [1, 1 + eighth, 1 + 3 * eighth, 1 + 1.001 * eighth, -1 - eighth, 3e38, 1e-30, -0.1, 1 / 3];
+    const x = Float32Array.from([...values, ...normal(keyFromSeed(5), 91)]);
+    const one = fromFloat32('f32', [1, 1], Float32Array.of(1));
+    await using executor = openOnnxExecutor({ precision: 'bf16' });
+    const { graph } = trace('t', (a, b) => [matmul(a, b)], f32(100, 1), f32(1, 1));
+    const [found] = await evaluate(executor, graph, [fromFloat32('f32', [100, 1], x), one]);
+    expect(toFloat32(found!)).toEqual(toFloat32(fromFloat32('bf16', [100, 1], x)));
+  });
+
+  it.skipIf(!hasCompiler)('read and write nothing beyond their operands and results', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'zoetrope-bounds-'));
+    try {
+      const [program, native] = [join(folder, 'bounds'), resolve(import.meta.dirname, '../../native')];
+      const sources = [join(import.meta.dirname, 'bfloat-bounds.c'), join(native, 'bfloat.c')];
+      const flags = ['-std=gnu11', '-O3', '-march=x86-64-v4', '-mavx512bf16', '-Wall', '-Wextra', '-Werror'];
+      expect(spawnSync('gcc', [...flags, ...sources, '-o', program]).stderr.toString()).toBe('');
+      expect(spawnSync(program)).toMatchObject({ status: 0, signal: null });
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('give the same bits with 1, 2 and 4 threads', async () => {
+    const [one, two, four] = await Promise.all([1, 2, 4].map(run));
+    expect(two).toEqual(one);
+    expect(four).toEqual(one);
+  });
+});
+
+describe('the precision bf16 of the CPU', () => {
+  afterEach(() => {
+    delete process.env.ZOETROPE_CPU_LEVEL;
+  });
+
+  it.skipIf(!multiplies)('is told and opened where the processor has it', async () => {
+    await using executor = await openExecutor('cpu', { precision: 'bf16' });
+    expect(await executor.ownOperators?.()).toEqual({ level: 'x86-64-v4', bfloat16: true });
+  });
+
+  it.skipIf(!isShipped).each([
+    ['3', 'needs AVX512_BF16, which this processor lacks'],
+    [
+      '1',
+      'needs operators of our own, and there are none (this processor lacks some of x86-64-v2, which SSE4.2 is part of)',
+    ],
+  ])('is refused on x86-64-v%s', async (level, reason) => {
+    process.env.ZOETROPE_CPU_LEVEL = level;
+    const opening = openExecutor('cpu', { precision: 'bf16' });
+    await expect(opening).rejects.toThrow(
+      new UserError(`device cpu: precision bf16 ${reason}; leave it out`),
+    );
+    await expect(opening).rejects.toBeInstanceOf(UserError);
+  });
+
+  it('is refused by an executor without our own operators', async () => {
+    await using executor = openOnnxExecutor({ precision: 'bf16', kernels: false });
+    await expect(executor.compile(given['a bias']!)).rejects.toThrow(
+      'onnx cpu bf16: no operators of ours multiply bfloat16 here; leave precision bf16 out',
+    );
+  });
+});
+
+// Eight bits of each operand, as on GPUs.
+if (multiplies)
+  describeConformance(
+    'onnx cpu in bf16',
+    () => openOnnxExecutor({ precision: 'bf16' }),
+    { ...cases, ...nnCases, longAttention },
+    { tolerance: 2e-2 },
+  );
