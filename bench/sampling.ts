@@ -41,10 +41,9 @@ async function sharedRun(rows: readonly (readonly SequenceSample[])[]): Promise<
   const shape = [rows.length, V];
   const { graph } = trace(
     'shared',
-    (p, x, t, sequence) => [transformer(p, config, { patches: x, timesteps: t.reshape(shape), sequence })],
+    (p, x, sequence) => [transformer(p, config, { patches: x, sequence })],
     spec,
     { shape: [...shape, channels], dtype: 'f32' },
-    { shape: [...shape, 1], dtype: 'f32' },
     sequenceTypes(config, budget),
   );
   const executable = await executor.compile(graph);
@@ -53,16 +52,15 @@ async function sharedRun(rows: readonly (readonly SequenceSample[])[]): Promise<
     const x = executor.upload(
       fromFloat32('f32', [...shape, channels], Float32Array.from([...patches, ...patches])),
     );
-    const t = executor.upload(fromFloat32('f32', [...shape, 1], new Float32Array(2 * tokens).fill(0.6)));
-    const outputs = await executor.run(executable, [...weights, x, t, ...layout]);
+    const outputs = await executor.run(executable, [...weights, x, ...layout]);
     for (const output of outputs) await executor.download(output);
-    disposeAll([x, t, ...outputs]);
+    disposeAll([x, ...outputs]);
   };
 }
 
 using field = new VelocityField(executor, config, parameters);
 const velocities = await Promise.all(prompts.map((prompt) => field.under(prompt, grid)));
-const samples = prompts.map((prompt) => ({ text: captionBytes(prompt, 320), grid }));
+const samples = prompts.map((prompt) => ({ text: captionBytes(prompt, 320), grid, timesteps }));
 const ways = {
   'two runs': async () =>
     void (await Promise.all(velocities.map((velocity) => velocity(patches, timesteps)))),

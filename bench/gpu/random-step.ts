@@ -58,6 +58,7 @@ const tasks = {
     const samples = Array.from({ length: Math.floor(videoTokens / 448) }, () => ({
       text: new Uint8Array(48).fill(97),
       grid: [7, 8, 8] as const,
+      timesteps: new Float32Array(448).fill(0.5, 64),
     }));
     const sequence = layoutSequence(
       config,

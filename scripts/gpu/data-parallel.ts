@@ -238,7 +238,8 @@ function randomBatch(
   isUneven: boolean,
 ): Batch['values'] {
   const samples = Math.floor(video / elementCount(grid));
-  const sample = { text: new Uint8Array(48).fill(97), grid };
+  const timesteps = new Float32Array(elementCount(grid)).fill(0.5);
+  const sample = { text: new Uint8Array(48).fill(97), grid, timesteps };
   const filled = (number: number) => (isUneven && number % 2 === 1 ? rows / 2 : rows);
   const laid = numbers.flatMap((number) =>
     Array.from({ length: rows }, (_, row) =>

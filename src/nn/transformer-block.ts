@@ -1,6 +1,6 @@
 import { layerNorm, silu } from '../tensor/functions.ts';
 import { GraphError } from '../tensor/shape.ts';
-import type { Tensor } from '../tensor/tensor.ts';
+import { Tensor } from '../tensor/tensor.ts';
 import {
   type CrossAttentionSpec,
   crossAttention,
@@ -71,19 +71,40 @@ export interface Modulation {
   readonly gate: Tensor;
 }
 
-/** Modulations of the two sub-layers from the conditioning c, whose channels are as the block's parameters say. */
-export function modulations(
-  { modulation, modulationTable }: Pick<Parameters<TransformerBlockSpec>, 'modulation' | 'modulationTable'>,
-  c: Tensor,
-): { attention: Modulation; mlp: Modulation } {
-  const own = modulation === undefined ? c : linear(modulation, silu(c));
-  const all = modulationTable === undefined ? own : own.add(modulationTable); // [B, S or 1, 6 width]
+/** Those of both sub-layers of a block. */
+export interface Modulations {
+  readonly attention: Modulation;
+  readonly mlp: Modulation;
+}
+
+/** Modulations that lie one behind the other, [.., 6 width], each by itself [.., width]. */
+export function modulationParts(all: Tensor): Modulations {
   const width = channelsOf(all) / 6;
   const part = (index: number) => all.slice(-1, index * width, (index + 1) * width);
   return {
     attention: { shift: part(0), scale: part(1), gate: part(2) },
     mlp: { shift: part(3), scale: part(4), gate: part(5) },
   };
+}
+
+/**
+ * Modulations of the two sub-layers from the conditioning c, whose channels are as the block's parameters say; where all
+ * blocks share modulations they may be given in parts, whose gradients are then parts too.
+ */
+export function modulations(
+  { modulation, modulationTable }: Pick<Parameters<TransformerBlockSpec>, 'modulation' | 'modulationTable'>,
+  c: Tensor | Modulations,
+): Modulations {
+  const given =
+    c instanceof Tensor ? modulationParts(modulation === undefined ? c : linear(modulation, silu(c))) : c;
+  if (modulationTable === undefined) return given;
+  const own = modulationParts(modulationTable);
+  const sum = (a: Modulation, b: Modulation) => ({
+    shift: a.shift.add(b.shift), // [B, S or 1, width]
+    scale: a.scale.add(b.scale),
+    gate: a.gate.add(b.gate),
+  });
+  return { attention: sum(given.attention, own.attention), mlp: sum(given.mlp, own.mlp) };
 }
 
 /** x (1 + scale) + shift. */
@@ -93,7 +114,7 @@ export function modulate(x: Tensor, { shift, scale }: Modulation): Tensor {
 
 /**
  * A pre-norm transformer block: x [B, S, width] -> [B, S, width]. With conditioning c [B, S or 1, condition or
- * 6 width] (per token, or one for all) it is modulated by it (Peebles & Xie 2022, figure 3). With a context
+ * 6 width] (per token, or one for all; shared modulations also in parts) it is modulated by it (Peebles & Xie 2022, figure 3). With a context
  * [B, T, context], which conditioning leaves alone, it attends to it in between.
  * @throws GraphError when the parameters are made for c or a context and it is missing, or the other way round.
  */
@@ -101,7 +122,7 @@ export function transformerBlock(
   p: Parameters<TransformerBlockSpec>,
   x: Tensor,
   layout: SequenceLayout,
-  c?: Tensor,
+  c?: Tensor | Modulations,
   context?: Tensor,
 ): Tensor {
   const modulated = p.modulation !== undefined || p.modulationTable !== undefined;

@@ -185,17 +185,20 @@ function differentiateGraph(
 
 /**
  * The forward values that a backward pass reads. When recomputing, inputs alone; otherwise what it uses directly,
- * seen through operations that cost nothing to repeat, so that a reshaped tensor is not kept twice.
+ * seen through operations that cost nothing to repeat, so that a reshaped tensor is not kept twice, and through sums of
+ * inputs, such as what all blocks share and a table of the block's own.
  */
 function keptForBackward(graph: Graph, results: readonly Tensor[], recompute: boolean): Tensor[] {
   const forward = new Set(nodesOf(graph.outputs));
   for (const { node } of graph.inputs) forward.add(node);
   const kept = new Map<Tensor, Tensor>();
   const order: Tensor[] = [];
+  const sums = sumsOfInputs(forward);
   const keep = (tensor: Tensor) => {
     if (kept.has(tensor)) return;
     const { node } = tensor;
-    if (node.op !== 'input' && (recompute || isFree(node))) return operandsOf(node).forEach(keep);
+    if (node.op !== 'input' && (recompute || isFree(node) || sums.has(node)))
+      return operandsOf(node).forEach(keep);
     kept.set(tensor, tensor);
     order.push(tensor);
   };
@@ -209,6 +212,18 @@ function keptForBackward(graph: Graph, results: readonly Tensor[], recompute: bo
 
 function isFree({ op }: Node): boolean {
   return op === 'constant' || op === 'reshape' || op === 'transpose' || op === 'broadcast' || op === 'slice';
+}
+
+/** Of nodes, operands first, those that are inputs or made of inputs by sums and operations that cost nothing. */
+function sumsOfInputs(nodes: Iterable<Node>): ReadonlySet<Node> {
+  const found = new Set<Node>();
+  for (const node of nodes)
+    if (
+      node.op === 'input' ||
+      ((isFree(node) || node.op === 'add') && operandsOf(node).every((x) => found.has(x.node)))
+    )
+      found.add(node);
+  return found;
 }
 
 function isSame(a: Tensor, b: Tensor): boolean {

@@ -90,8 +90,7 @@ export function transformerTraining(config: TransformerConfig): TrainingModel {
     loss: (parameters, batch) => {
       const { sequence, ...flow } = batch as TransformerBatch<Tensor>;
       const p = parameters as Parameters<TransformerSpec>;
-      const velocity = (patches: Tensor, timesteps: Tensor) =>
-        transformer(p, config, { patches, timesteps, sequence });
+      const velocity = (patches: Tensor) => transformer(p, config, { patches, sequence });
       const clean = flow.clean.cast('f32');
       const { loss } = flowLoss(velocity, { ...flow, clean });
       return { loss, weight: flow.weights.sum(), terms: {} };

@@ -68,22 +68,13 @@ const typesOf = (tree: object) =>
 
 /** All samples in two packed rows with padding, as training has them: each sample's velocities. */
 async function packedVelocities(): Promise<Float32Array[]> {
-  const budget: SequenceBudget = { rows: 2, textTokens: 14, videoTokens: 18, segments: 3 };
+  const budget: SequenceBudget = { rows: 2, textTokens: 14, videoTokens: 18, segments: 3, conditions: 20 };
   const rows = [[samples[0]!, samples[1]!], [samples[2]!]];
   const inputs = {
     patches: packTokens(
       budget,
       channels,
       rows.map((row) => row.map(({ patches }) => patches)),
-    ),
-    timesteps: fromFloat32(
-      'f32',
-      [2, 18],
-      packTokens(
-        budget,
-        1,
-        rows.map((row) => row.map(({ timesteps }) => timesteps)),
-      ).data,
     ),
     sequence: { ...layoutSequence(config, budget, rows) },
   };

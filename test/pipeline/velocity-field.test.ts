@@ -36,17 +36,14 @@ const samples = grids.map(([t, h, w], i) => ({
 /** Both samples in one packed row with padding, as training has it, in float64. */
 async function packed(): Promise<Float32Array> {
   const texts = prompts.map((prompt) => captionBytes(prompt, 100));
-  const budget = { rows: 1, textTokens: 40, videoTokens: 24, segments: 3 };
-  const rows = [texts.map((text, i) => ({ text, grid: grids[i]! }))];
+  const budget = { rows: 1, textTokens: 40, videoTokens: 24, segments: 3, conditions: 24 };
+  const rows = [texts.map((text, i) => ({ text, grid: grids[i]!, timesteps: samples[i]!.timesteps }))];
   const sequence = layoutSequence(config, budget, rows);
   const { graph } = trace(
     'packed',
-    (p, patches, timesteps, s) => [
-      transformer(p, config, { patches, timesteps: timesteps.reshape([1, 24]), sequence: s }),
-    ],
+    (p, patches, s) => [transformer(p, config, { patches, sequence: s })],
     transformerSpec(config),
     { shape: [1, 24, 4], dtype: 'f32' },
-    { shape: [1, 24, 1], dtype: 'f32' },
     sequenceTypes(config, budget),
   );
   await using reference = new ReferenceExecutor();
@@ -54,7 +51,6 @@ async function packed(): Promise<Float32Array> {
   const inputs = uploadTree(reference, [
     parameters,
     packTokens(budget, 4, [samples.map(({ patches }) => patches)]),
-    packTokens(budget, 1, [samples.map(({ timesteps }) => timesteps)]),
     { ...sequence },
   ]);
   const [velocity] = await reference.run(executable, leaves(inputs) as never);

@@ -389,3 +389,48 @@ describe('sequences of some tokens', () => {
     ).toThrow('sequence row 0: token 12 is not of a grid of 2x3x2');
   });
 });
+
+describe('conditions of sequences', () => {
+  const budget = { rows: 2, textTokens: 5, videoTokens: 8, segments: 2 };
+  const laid = async (timesteps: readonly (readonly number[])[]) => {
+    await using task = await open({});
+    const rows = timesteps.map((values) => [
+      {
+        text: new Uint8Array(8).fill(97),
+        grid: [1, 1, values.length] as const,
+        timesteps: Float32Array.from(values),
+      },
+      { text: new Uint8Array(4).fill(98), grid: [1, 1, 2] as const },
+    ]);
+    return layoutSequence(task.config, budget, rows);
+  };
+
+  it('are one for each sample and timestep; text has 0, padding none', async () => {
+    const { conditions, timesteps, textMeans } = await laid([[0.5, 0, 0.5]]);
+    const [first, second] = [toFloat32(conditions).slice(0, 13), toFloat32(conditions).slice(13)];
+    expect([...first]).toEqual([0, 0, 1, 0, 1, 2, 2, 2, -1, -1, -1, -1, -1]);
+    expect(new Set(second)).toEqual(new Set([-1]));
+    expect([...toFloat32(timesteps)]).toEqual([0, 0.5, 0, 0, 0, 0, 0, 0]);
+    const means = toFloat32(textMeans);
+    expect([0, 1, 2, 3].map((row) => [...means.slice(5 * row, 5 * row + 5)])).toEqual([
+      [0.5, 0.5, 0, 0, 0],
+      [0.5, 0.5, 0, 0, 0],
+      [0, 0, 1, 0, 0],
+      [0, 0, 0, 0, 0],
+    ]);
+  });
+
+  it('refuse more than the budget has', async () => {
+    await expect(laid([[0.5], [0.1, 0.2, 0.3]])).rejects.toThrow(
+      'sequence row 1: 5 conditions; the budget is 4',
+    );
+  });
+
+  it('refuse timesteps that are not one for each token', async () => {
+    await using task = await open({});
+    const sample = { text: new Uint8Array(4), grid: [1, 1, 3] as const, timesteps: new Float32Array(2) };
+    expect(() => layoutSequence(task.config, budget, [[sample]])).toThrow(
+      'sequence row 0: 2 timesteps of 3 video tokens',
+    );
+  });
+});

@@ -21,6 +21,8 @@ export interface SequenceBudget {
   readonly videoTokens: number;
   /** Most samples of a row, N. */
   readonly segments: number;
+  /** Most conditions of a row, M: see {@link Sequence.conditions}. Default: two for each sample, known and not. */
+  readonly conditions?: number;
 }
 
 /** What a sequence must know of one sample. */
@@ -31,6 +33,8 @@ export interface SequenceSample {
   readonly grid: TimeHeightWidth;
   /** Indices of those of the grid's tokens that the sequence has, ascending. Default: all. */
   readonly tokens?: Int32Array | undefined;
+  /** Timestep of each video token that the sequence has; text has 0. Default: all 0. */
+  readonly timesteps?: Float32Array;
 }
 
 /** Where everything of packed rows is. Rows hold S = text + video tokens. */
@@ -53,15 +57,21 @@ export interface Sequence<Leaf> {
   readonly sin: Leaf;
   /** Where in its frame each video token is, f32 [B, V, 16]. */
   readonly places: Leaf;
-  /** Which text tokens a sample's mean is taken over: 1 / count for its own, f32 [B, N, text tokens]. */
+  /**
+   * What each place is modulated by, among the M conditions of its row, i32 [B, S]; -1 for padding. A condition is a sample
+   * and a timestep that some of its tokens have: mostly there are two, 0 for text and what is known, and that of the rest.
+   */
+  readonly conditions: Leaf;
+  /** Timestep of each condition, f32 [B, M]. */
+  readonly timesteps: Leaf;
+  /** Which text tokens are of a condition's sample: 1 / count for these, f32 [B, M, text tokens]. */
   readonly textMeans: Leaf;
-  /** Which sample each place belongs to: 1 for its own, f32 [B, S, N]. */
-  readonly members: Leaf;
 }
 
 /** Types of a sequence's tensors, for tracing. */
 export function sequenceTypes(config: TransformerConfig, budget: SequenceBudget): Sequence<TensorType> {
   const { rows, textTokens, videoTokens, segments } = budget;
+  const M = conditionsOf(budget);
   const [S, bytes] = [textTokens + videoTokens, bytesPerToken * textTokens];
   const i32 = (...shape: number[]): TensorType => ({ shape, dtype: 'i32' });
   const f32 = (...shape: number[]): TensorType => ({ shape, dtype: 'f32' });
@@ -76,9 +86,14 @@ export function sequenceTypes(config: TransformerConfig, budget: SequenceBudget)
     cos: f32(rows, S, config.headSize / 2),
     sin: f32(rows, S, config.headSize / 2),
     places: f32(rows, videoTokens, placeFeatures),
-    textMeans: f32(rows, segments, textTokens),
-    members: f32(rows, S, segments),
+    conditions: i32(rows, S),
+    timesteps: f32(rows, M),
+    textMeans: f32(rows, M, textTokens),
   };
+}
+
+function conditionsOf({ segments, conditions = 2 * segments }: SequenceBudget): number {
+  return conditions;
 }
 
 /** Video tokens of a sample. */
@@ -109,7 +124,8 @@ export function pickTokens<Values extends Float32Array | Uint16Array>(
  * change nothing for those it has: each brings its own position and place.
  *
  * @param rows at most `budget.rows` lists of samples; rows that are left out are padding.
- * @throws GraphError when a row exceeds the budget, or a sample has a token that is not of its grid.
+ * @throws GraphError when a row exceeds the budget, or a sample has a token that is not of its grid, or not a timestep for
+ * each token.
  */
 export function layoutSequence(
   config: TransformerConfig,
@@ -137,30 +153,26 @@ export function layoutSequence(
     cos: floats('cos', ({ turns }) => turns.map(({ cos }) => cos)),
     sin: floats('sin', ({ turns }) => turns.map(({ sin }) => sin)),
     places: floats('places', ({ places }) => places),
-    ...membership(budget, laid, types),
+    conditions: integers('conditions', ({ conditions }) => conditions),
+    timesteps: floats('timesteps', ({ timesteps }) => [Float32Array.from(timesteps)]),
+    textMeans: textMeansOf(budget, laid, types.textMeans),
   };
 }
 
-/** Which text tokens and which places of the rows belong to which sample. */
-function membership(
-  { textTokens, videoTokens, segments: most }: SequenceBudget,
-  rows: readonly Row[],
-  types: Sequence<TensorType>,
-): Pick<Sequence<HostTensor>, 'textMeans' | 'members'> {
-  const [textMeans, members] = [zeros('f32', types.textMeans.shape), zeros('f32', types.members.shape)];
-  rows.forEach(({ byteSegments, segments }, row) => {
-    for (let sample = 0; sample < most; sample++) {
+/** Which text tokens are of which condition's sample. */
+function textMeansOf(budget: SequenceBudget, rows: readonly Row[], type: TensorType): HostTensor {
+  const means = zeros('f32', type.shape);
+  rows.forEach(({ byteSegments, conditionSamples }, row) => {
+    for (const [condition, sample] of conditionSamples.entries()) {
       const [start, end] = [
         at(byteSegments, sample) / bytesPerToken,
         at(byteSegments, sample + 1) / bytesPerToken,
       ];
-      const offset = (row * most + sample) * textTokens;
-      textMeans.data.fill(1 / (end - start), offset + start, offset + end);
-      for (let place = at(segments, sample); place < at(segments, sample + 1); place++)
-        members.data[(row * (textTokens + videoTokens) + place) * most + sample] = 1;
+      const offset = (row * conditionsOf(budget) + condition) * budget.textTokens;
+      means.data.fill(1 / (end - start), offset + start, offset + end);
     }
   });
-  return { textMeans, members };
+  return means;
 }
 
 /** Values that lie one after the other. */
@@ -175,6 +187,10 @@ interface Row {
   readonly segments: number[];
   readonly turns: TokenTurns[];
   readonly places: Float32Array[];
+  readonly conditions: number[];
+  /** Timestep and sample of each condition. */
+  readonly timesteps: number[];
+  readonly conditionSamples: number[];
 }
 
 function layoutRow(
@@ -194,6 +210,9 @@ function layoutRow(
     segments: [0],
     turns: [],
     places: [],
+    conditions: [],
+    timesteps: [],
+    conditionSamples: [],
   };
   const [firstText, firstVideo] = [row * textTokens, rows * textTokens + row * videoTokens];
   const addText = (count: number) => {
@@ -207,7 +226,7 @@ function layoutRow(
       out.order.push(firstVideo + token);
     }
   };
-  for (const sample of samples) {
+  for (const [index, sample] of samples.entries()) {
     const { text } = sample;
     const words = text.length / bytesPerToken;
     addText(words);
@@ -218,12 +237,17 @@ function layoutRow(
     addVideo(tokensIn(sample));
     out.turns.push(turnsOf(sample, config.headSize));
     out.places.push(chosen(sample, placeFeatures, placesOf(...sample.grid)));
+    addConditions(out, index, sample);
     out.byteSegments.push(out.bytes.length);
     out.segments.push(out.order.length);
   }
   const padding = videoTokens - out.videoOrder.length;
   addText(textTokens - out.bytes.length / bytesPerToken);
   addVideo(padding);
+  const most = conditionsOf(budget);
+  if (out.timesteps.length > most)
+    throw new GraphError(`sequence row ${row}: ${out.timesteps.length} conditions; the budget is ${most}`);
+  while (out.conditions.length < textTokens + videoTokens) out.conditions.push(-1);
   while (out.bytes.length < textTokens * bytesPerToken) out.bytes.push(0);
   // Segments that are not used are empty: they begin and end where the last sample ends.
   while (out.segments.length <= segments) {
@@ -231,6 +255,23 @@ function layoutRow(
     out.byteSegments.push(at(out.byteSegments, samples.length));
   }
   return out;
+}
+
+/** Adds the conditions of a sample, each once: 0 is that of its text. */
+function addConditions(out: Row, index: number, sample: SequenceSample): void {
+  const { text, timesteps = new Float32Array(tokensIn(sample)) } = sample;
+  const known = new Map<number, number>();
+  const add = (timestep: number) => {
+    const condition = known.get(timestep) ?? out.timesteps.length;
+    if (!known.has(timestep)) {
+      known.set(timestep, condition);
+      out.timesteps.push(timestep);
+      out.conditionSamples.push(index);
+    }
+    out.conditions.push(condition);
+  };
+  for (let n = 0; n < text.length / bytesPerToken; n++) add(0);
+  for (const timestep of timesteps) add(timestep);
 }
 
 function checkRow(budget: SequenceBudget, row: number, samples: readonly SequenceSample[]): void {
@@ -247,7 +288,12 @@ function checkRow(budget: SequenceBudget, row: number, samples: readonly Sequenc
         `${budget.segments} samples of ${budget.textTokens} and ${budget.videoTokens}`,
     );
   }
-  for (const { grid, tokens } of samples) {
+  for (const sample of samples) {
+    const { grid, tokens, timesteps } = sample;
+    if (timesteps !== undefined && timesteps.length !== tokensIn(sample))
+      throw new GraphError(
+        `sequence row ${row}: ${timesteps.length} timesteps of ${tokensIn(sample)} video tokens`,
+      );
     const outside = tokens?.find((token) => token < 0 || token >= videoTokensOf(grid));
     if (outside !== undefined)
       throw new GraphError(`sequence row ${row}: token ${outside} is not of a grid of ${grid.join('x')}`);

@@ -2,6 +2,8 @@ import type { SequenceLayout } from '../../nn/attention.ts';
 import { type LinearSpec, linear, linearSpec } from '../../nn/linear.ts';
 import { channelsOf, type Parameters } from '../../nn/parameters.ts';
 import {
+  type Modulations,
+  modulationParts,
   type TransformerBlockSpec,
   transformerBlock,
   transformerBlockSpec,
@@ -10,6 +12,7 @@ import { concat, gather, layerNorm, matmul, silu } from '../../tensor/functions.
 import { expectShape } from '../../tensor/shape.ts';
 import { constant, type Tensor, zeros } from '../../tensor/tensor.ts';
 import { block } from '../../tensor/trace.ts';
+import { mapTree } from '../../tensor/tree.ts';
 import { encodeText, type TextEncoderSpec, textEncoderSpec } from '../text/text-encoder.ts';
 import { patchChannels, type TransformerConfig } from './config.ts';
 import type { Sequence } from './sequence.ts';
@@ -66,15 +69,18 @@ export function transformerSpec(config: TransformerConfig): TransformerSpec {
 
 /** What the transformer works on: B rows of V video tokens of P values. */
 export interface TransformerInputs {
-  /** Patches, noised as their timesteps say, [B, V, P]. */
+  /** Patches, noised as their timesteps in the sequence say, [B, V, P]. */
   readonly patches: Tensor;
-  /** 0 (clean, known) to 1 (noise) for each video token, [B, V]. */
-  readonly timesteps: Tensor;
   /** From `layoutSequence`. */
   readonly sequence: Sequence<Tensor>;
 }
 
-function blockOf(p: Parameters<TransformerBlockSpec>, x: Tensor, layout: SequenceLayout, c: Tensor): Tensor {
+function blockOf(
+  p: Parameters<TransformerBlockSpec>,
+  x: Tensor,
+  layout: SequenceLayout,
+  c: Modulations,
+): Tensor {
   return transformerBlock(p, x, layout, c);
 }
 const keptLayer = block('transformer.layer', blockOf);
@@ -92,21 +98,24 @@ const recomputedLayer = block('transformer.layer', blockOf, { recompute: true })
 export function transformer(
   p: Parameters<TransformerSpec>,
   config: TransformerConfig,
-  { patches, timesteps, sequence }: TransformerInputs,
+  { patches, sequence }: TransformerInputs,
   { recompute = false } = {},
 ): Tensor {
-  const { B, V, P } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
-  expectShape(timesteps, 'B V', { B, V }, 'timesteps');
+  const { B, P } = expectShape(patches, 'B V P', { P: patchChannels(config) }, 'patches');
   const { S } = expectShape(sequence.order, 'B S', { B }, 'sequence order');
-  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin, textMeans, members } = sequence;
+  const { M } = expectShape(sequence.timesteps, 'B M', { B }, 'timesteps');
+  const { bytes, byteSegments, byteCos, byteSin, segments, cos, sin, textMeans } = sequence;
 
   const text = encodeText(p.text, bytes, { cos: byteCos, sin: byteSin, segments: byteSegments }); // [B, N, width]
   const x = joined(text, videoTokens(p, patches, sequence.places), sequence.order); // [B, S, width]
-  const noText = zeros({ shape: [B, S - V, 1], dtype: 'f32' });
-  const known = joined(noText, timesteps.reshape([B, V, 1]), sequence.order); // [B, S, 1]
   const layer = recompute ? recomputedLayer : keptLayer;
-  const summary = matmul(members, linear(p.time.text, matmul(textMeans, text))); // [B, S, width]
-  const velocity = tokenVelocities(p, x, { t: known, summary }, { cos, sin, segments }, layer); // [B, S, P]
+  const summary = linear(p.time.text, matmul(textMeans, text)); // [B, M, width]
+  const time = conditionEmbedding(p.time, { t: sequence.timesteps.reshape([B, M, 1]), summary }); // [B, M, width]
+  // A batch has few conditions: what comes of one is computed once, and then spread over its tokens.
+  const all = constant([...new Array(M).keys()], [M], 'i32');
+  const members = sequence.conditions.reshape([B, S, 1]).equal(all).cast('f32'); // [B, S, M]
+  const spread = (value: Tensor) => matmul(members, value); // [B, M, C] -> [B, S, C]
+  const velocity = tokenVelocities(p, x, { time, spread }, { cos, sin, segments }, layer); // [B, S, P]
   return gather(velocity.reshape([B * S, P]), sequence.videoOrder); // [B, V, P]
 }
 
@@ -139,7 +148,9 @@ export function sampledVelocity(
   const noText = zeros({ shape: [B, N, 1], dtype: 'f32' });
   const known = concat([noText, timesteps.reshape([B, V, 1])], 1); // [B, N + V, 1]
   const summary = linear(p.time.text, text.mean([1], true)); // [B, 1, width]
-  return tokenVelocities(p, x, { t: known, summary }, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
+  const time = conditionEmbedding(p.time, { t: known, summary }); // [B, N + V, width]
+  const condition = { time, spread: (value: Tensor) => value };
+  return tokenVelocities(p, x, condition, { cos, sin }, keptLayer).slice(1, N); // [B, V, P]
 }
 
 /** Tokens of video patches [B, V, P], before the blocks: [B, V, width]. */
@@ -149,24 +160,27 @@ function videoTokens(p: Parameters<TransformerSpec>, patches: Tensor, places: Te
 
 /** What tokens are modulated by. */
 interface Condition {
-  /** Timesteps, [B, S, 1]. */
-  readonly t: Tensor;
-  /** Of the text of each token's sample, [B, S or 1, width]. */
-  readonly summary: Tensor;
+  /** From {@link conditionEmbedding}, [B, M, width]. */
+  readonly time: Tensor;
+  /** Gives each token what there is of its condition: [B, M, C] -> [B, S, C]. */
+  readonly spread: (value: Tensor) => Tensor;
 }
 
 /** Velocities [B, S, P] of tokens x [B, S, width]. */
 function tokenVelocities(
   p: Parameters<TransformerSpec>,
   x: Tensor,
-  condition: Condition,
+  { time, spread }: Condition,
   layout: SequenceLayout,
   layer: typeof keptLayer,
 ): Tensor {
-  const time = conditionEmbedding(p.time, condition); // [B, S, width]
-  const modulation = linear(p.time.modulation, time); // [B, S, 6 width]
+  const shared = modulationParts(linear(p.time.modulation, time)); // of [B, M, width]
+  const modulation = mapTree(shared, (part) => spread(part as Tensor)) as unknown as Modulations; // of [B, S, width]
   const y = p.blocks.reduce((h, q) => layer(q, h, layout, modulation), x); // [B, S, width]
-  const [shift, scale] = linear(p.last.modulation, time).split(-1, [channelsOf(x), channelsOf(x)]);
+  const last = linear(p.last.modulation, time)
+    .split(-1, [channelsOf(x), channelsOf(x)])
+    .map(spread); // [B, S, width]
+  const [shift, scale] = last;
   if (shift === undefined || scale === undefined) throw new RangeError('split gives two parts');
   return linear(p.last.out, layerNorm(y).mul(scale.add(1)).add(shift)); // [B, S, P]
 }
@@ -179,11 +193,14 @@ function joined(text: Tensor, video: Tensor, order: Tensor): Tensor {
 }
 
 /**
- * silu(out(silu(in(sinusoids of 1000 t))) + summary) [B, S, width]: the timestep (Peebles & Xie 2022, after Ho et al.
+ * silu(out(silu(in(sinusoids of 1000 t))) + summary), t [B, M, 1] and summary [B, M or 1, width] -> [B, M, width]: the timestep (Peebles & Xie 2022, after Ho et al.
  * 2020) and what the text is about as a whole, which is learnt long before attention finds single words (SD3, Esser et al.
  * 2024, section 4).
  */
-function conditionEmbedding(p: Parameters<TransformerSpec['time']>, { t, summary }: Condition): Tensor {
+function conditionEmbedding(
+  p: Parameters<TransformerSpec['time']>,
+  { t, summary }: Readonly<Record<'t' | 'summary', Tensor>>,
+): Tensor {
   const half = timestepFeatures / 2;
   const frequencies = constant(Array.from({ length: half }, (_, i) => 1000 * 10_000 ** (-i / half)));
   const angles = t.mul(frequencies); // [B, S, half]

@@ -37,16 +37,21 @@ const adamRecipe = { ...tinyRecipe, optimizer: { ...tinyRecipe.optimizer, epsilo
 
 const muonRecipe = { ...adamRecipe, optimizer: { ...adamRecipe.optimizer, method: 'muon' as const } };
 
+/** Timesteps of tokens of which the first half is known. */
+function halfKnown(tokens: number): Float32Array {
+  return new Float32Array(tokens).fill(0.6, tokens / 2);
+}
+
 /** Types of a batch, and its sequence. */
 function batchOf() {
   const tokens: TensorType = { shape: [2, 24], dtype: 'f32' };
   const patches: TensorType = { shape: [2, 24, 8], dtype: 'f32' };
   const types = { clean: patches, noise: patches, timesteps: tokens, weights: tokens };
   const samples = [
-    [{ text: new TextEncoder().encode('red ball'), grid: [2, 3, 3] as const }],
+    [{ text: new TextEncoder().encode('red ball'), grid: [2, 3, 3] as const, timesteps: halfKnown(18) }],
     [
       { text: new TextEncoder().encode('a cat sleeps'), grid: [1, 3, 4] as const },
-      { text: new TextEncoder().encode('two cars'), grid: [1, 2, 4] as const },
+      { text: new TextEncoder().encode('two cars'), grid: [1, 2, 4] as const, timesteps: halfKnown(8) },
     ],
   ];
   return { types, sequence: layoutSequence(config, budget, samples) };
