@@ -14,11 +14,14 @@ export interface Block {
 /** Blocks begin at cache lines, which vector instructions read whole. */
 const alignment = 64;
 
+/** Share of what was once in use that may be spare beside it: the same run over and over then finds all that it takes. */
+const slack = 1 / 16;
+
 /**
  * Host memory that is used again instead of given back to the system: touching a fresh page costs more than computing
  * what is written to it. Blocks come in size classes, and one that is a little too large serves before a new one is made: a
- * training step that fills the memory of activations with gradients finds both in the next step. The pool holds no more than was once in use at the same time:
- * before it grows beyond that, spare blocks go, those longest unused first.
+ * training step that fills the memory of activations with gradients finds both in the next step. The pool holds little more than was once in use at the same
+ * time: before it grows beyond that, spare blocks go, those longest unused first.
  */
 export class MemoryPool {
   /** Spare blocks by size; a set keeps the order in which they became spare. */
@@ -40,7 +43,7 @@ export class MemoryPool {
       this.kept -= size;
       return known;
     }
-    this.shrink(this.mostUsed - this.used);
+    this.shrink(this.mostUsed * (1 + slack) - this.used);
     return allocate(wanted);
   }
 
