@@ -174,6 +174,20 @@ const graphs: Readonly<Record<string, Graph>> = {
     f32(137, 35),
     f32(137, 67),
   ).graph,
+  'squares of matrices: both ways, of squares, of rows and columns that are no whole tiles': trace(
+    't',
+    (x, y) => {
+      const squares = [x, y].map((value) => matmul(value, value, { transposeB: true }));
+      return [
+        ...squares,
+        ...squares.map((square) => matmul(square, square)),
+        matmul(x, x, { transposeA: true }),
+        matmul(y, x, { transposeA: true }),
+      ];
+    },
+    f32(3, 137, 101),
+    f32(3, 137, 300),
+  ).graph,
   'rows longer than a tile can hold': trace(
     't',
     (x, row) => [rmsNorm(x.add(row)), x.mul(row)],
@@ -318,7 +332,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators().operators).toHaveLength(8);
+    expect(loadOperators().operators).toHaveLength(9);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))

@@ -10,6 +10,7 @@ export type OnnxDevice = 'cpu' | 'wasm' | 'webgpu';
 export type OwnOperator =
   | 'Fused'
   | 'Transposed'
+  | 'Square'
   | 'Convolution'
   | 'KernelGradient'
   | 'Attention'
@@ -80,6 +81,8 @@ export class Emitter {
   bytes = 0;
   /** What each reshaped value was before. */
   private readonly reshaped = new Map<string, Value>();
+  /** Names of matrices that are made as squares. */
+  private readonly symmetric = new Set<string>();
 
   constructor({ device, scoreBytes, ownOperators, roundsProducts }: LoweringTarget) {
     this.device = device;
@@ -129,6 +132,19 @@ export class Emitter {
     const rank = x.shape.length;
     const shape = [...x.shape.slice(0, -2), x.shape[rank - 1] ?? 1, x.shape[rank - 2] ?? 1];
     return this.own('Transposed', [x], [{ shape, dtype: x.dtype }])[0];
+  }
+
+  /** x x^T over the last two axes, by our own operator. */
+  square(x: Value): Value {
+    const rows = x.shape.at(-2) ?? 1;
+    const result = this.own('Square', [x], [{ shape: [...x.shape.slice(0, -1), rows], dtype: x.dtype }])[0];
+    this.symmetric.add(result.name);
+    return result;
+  }
+
+  /** Whether x is known to be its own transpose. */
+  isSymmetric({ name }: Value): boolean {
+    return this.symmetric.has(name);
   }
 
   /** A float scalar. */

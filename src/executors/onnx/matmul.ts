@@ -21,6 +21,8 @@ export function lowerMatmul(
   const { transposeA, transposeB } = attributes;
   const rounded = lowerRounded(emit, a, b, attributes, result, bias);
   if (rounded !== undefined) return rounded;
+  if (bias === undefined && emit.ownOperators && isSquare(emit, a, b, attributes))
+    return emit.square(transposeA && !transposeB ? emit.transposed(a) : a);
   if (!isGemm(a, b, attributes)) return batchedMatmul(emit, a, b, { ...attributes, scale: 1 }, result);
   if (transposeA && !transposeB && bias === undefined && emit.ownOperators && isSumOfOuterProducts(result))
     return lowerKernelGradient(emit, asLine(emit, b), asLine(emit, a), oneTap, result);
@@ -56,6 +58,23 @@ export function lowerMatmul(
   return emit.reshape(sum, result.shape);
 }
 
+/** Smallest matrices whose square is made by half: of few rows the diagonal's tiles are nearly all. */
+const squareRows = 96;
+
+/** Whether a product is of a matrix and its transpose: the result is symmetric. */
+function isSquare(
+  emit: Emitter,
+  a: Value,
+  b: Value,
+  { transposeA, transposeB }: Attributes<'matmul'>,
+): boolean {
+  const [rows = 0, inner = 0] = transposeA ? a.shape.slice(-2).reverse() : a.shape.slice(-2);
+  const isWithTranspose = transposeA !== transposeB || emit.isSymmetric(a);
+  return (
+    a.name === b.name && isWithTranspose && a.shape.length <= mostAxes && rows >= squareRows && inner > 0
+  );
+}
+
 /** Rows from which on our own products take three quarters of the time of ONNX Runtime's; with fewer they take as long. */
 const manyRows = 1024;
 
@@ -81,8 +100,8 @@ function asLine(emit: Emitter, x: Value): Value {
 const summedAtOnce = 128;
 /** Columns of which four threads get so few that they sum in larger pieces than one thread does. */
 const fewColumns = 256;
-/** Most pieces: enough for layers, not for gradients over all tokens. */
-const mostPieces = 8;
+/** Most pieces: enough for layers and the gradient of shared modulations, not for gradients over all tokens. */
+const mostPieces = 16;
 
 /**
  * Whether the bits of a product would depend on the number of threads: with fewer rows than columns the columns are shared
