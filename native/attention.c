@@ -71,9 +71,12 @@ static void write_transposed_panels(const Run *run, const float *from, const Seg
   }
 }
 
-/** Rows next to each other, filled up with zeros, times a factor; rows beyond `count` are zeros. */
+/** Rows of a block that are read when `count` are asked for: those of whole tiles. */
+static size_t rows_read(const Run *run, size_t count) { return filled(count, run->kernel->level->products->rows); }
+
+/** Rows next to each other, filled up with zeros, times a factor; rows beyond `count` that are read are zeros. */
 static void copy_rows(const Run *run, const float *from, const Segment *at, size_t count, float factor, float *to) {
-  for (size_t row = 0; row < BLOCK; row++, to += at->wide_size) {
+  for (size_t row = 0; row < rows_read(run, count); row++, to += at->wide_size) {
     const size_t length = row < count ? run->size : 0;
     for (size_t i = 0; i < length; i++) to[i] = factor * from[row * at->stride + i];
     memset(to + length, 0, (at->wide_size - length) * sizeof *to);
@@ -109,7 +112,7 @@ static void make_weights(const Run *run, const Segment *at, const float *queries
     run->kernel->level->softmax(weights + row * at->wide_keys, at->keys);
     memset(weights + row * at->wide_keys + at->keys, 0, (at->wide_keys - at->keys) * sizeof *weights);
   }
-  memset(weights + count * at->wide_keys, 0, (BLOCK - count) * at->wide_keys * sizeof *weights);
+  memset(weights + count * at->wide_keys, 0, (rows_read(run, count) - count) * at->wide_keys * sizeof *weights);
 }
 
 static void attend(const Run *run, const Segment *at, float *memory) {
@@ -159,7 +162,7 @@ static void differentiate(const Run *run, const Segment *at, float *memory) {
       level->softmax_gradient(change, weights + row * at->wide_keys, total, at->keys);
       memset(change + at->keys, 0, (at->wide_keys - at->keys) * sizeof *change);
     }
-    memset(changes + count * at->wide_keys, 0, (BLOCK - count) * at->wide_keys * sizeof *changes);
+    memset(changes + count * at->wide_keys, 0, (rows_read(run, count) - count) * at->wide_keys * sizeof *changes);
     add_products(run, dv, at, weights, dy, count);
     add_products(run, dk, at, changes, queries, count);
     multiply(run, run->dq + place, at->stride, count, run->size, changes, at->wide_keys, scaled_keys, at->keys);
@@ -172,9 +175,12 @@ static size_t memory_of_differentiate(const Segment *at) {
   return 5 * at->wide_keys * at->wide_size + 2 * BLOCK * (at->wide_keys + at->wide_size);
 }
 
-/** Sets a head's rows to zero: those of tokens that are in no segment stay so. */
-static void clear_rows(float *out, size_t stride, size_t rows, size_t size) {
-  for (size_t row = 0; row < rows; row++) memset(out + row * stride, 0, size * sizeof *out);
+/** Sets a head's results to zero for some tokens: those that are in no segment. */
+static void clear_rows(const Run *run, const Segment *whole, size_t first, size_t end) {
+  float *const results[] = {run->out, run->dq, run->dk, run->dv};
+  for (int i = 0; i < 4; i++)
+    for (size_t row = first; results[i] != NULL && row < end; row++)
+      memset(results[i] + whole->query + row * whole->stride, 0, run->size * sizeof **results);
 }
 
 static Segment segment_of(const Run *run, size_t batch, size_t head, size_t query, size_t queries, size_t key, size_t keys) {
@@ -200,17 +206,18 @@ static void run_segment(const Run *run, const Segment *at, float *memory) {
 static void run_head(const Run *run, size_t batch, size_t head, float *memory) {
   const Segment whole = segment_of(run, batch, head, 0, run->queries, 0, run->keys);
   if (run->offsets == NULL) return run_segment(run, &whole, memory);
-  float *const results[] = {run->out, run->dq, run->dk, run->dv};
-  for (int i = 0; i < 4; i++)
-    if (results[i] != NULL) clear_rows(results[i] + whole.query, whole.stride, run->queries, run->size);
   const float *offsets = run->offsets + batch * run->offset_count, last = (float)run->keys;
+  size_t done = 0;
   for (size_t i = 0; i + 1 < run->offset_count; i++) {
     const size_t from = (size_t)(offsets[i] < 0 ? 0 : offsets[i] > last ? last : offsets[i]);
     const size_t to = (size_t)(offsets[i + 1] < 0 ? 0 : offsets[i + 1] > last ? last : offsets[i + 1]);
     if (from >= to) continue;
+    clear_rows(run, &whole, done, from);
+    done = done > to ? done : to;
     const Segment segment = segment_of(run, batch, head, from, to - from, from, to - from);
     run_segment(run, &segment, memory);
   }
+  clear_rows(run, &whole, done, run->queries);
 }
 
 static void run_task(void *pointer, size_t task) {
