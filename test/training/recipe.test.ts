@@ -17,7 +17,7 @@ import { transformerConfigOf } from '../../src/training/transformer-task.ts';
 const recipes = resolve(import.meta.dirname, '../../recipes');
 
 describe('recipes in the repository', () => {
-  it.each(['micro', 'toy'])('%s can be read and their models made', async (name) => {
+  it.each(['micro', 'micro-gpu', 'toy'])('%s can be read and their models made', async (name) => {
     const first = join(recipes, name, 'autoencoder.json');
     const config = autoencoderConfigOf(await readAutoencoderRecipe(first), first);
     const second = join(recipes, name, 'transformer.json');
