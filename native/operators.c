@@ -78,6 +78,7 @@ __attribute__((visibility("default"))) void zoetrope_trim(void) { free(atomic_ex
 __attribute__((visibility("default"))) const OrtCustomOp *zoetrope_operator(size_t index) {
   const OrtCustomOp *const operators[] = {&fused_operator, &transposed_operator, &convolution_operator,
                                           &kernel_gradient_operator, &attention_operator, &attention_gradient_operator,
-                                          &rounded_product_operator, &rounded_sums_operator, &square_operator};
+                                          &rounded_product_operator, &rounded_sums_operator, &square_operator,
+                                          &column_sums_operator};
   return zoetrope_level() >= 2 && index < sizeof operators / sizeof *operators ? operators[index] : NULL;
 }

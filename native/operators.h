@@ -6,7 +6,7 @@
 
 extern const OrtCustomOp fused_operator, transposed_operator, convolution_operator, kernel_gradient_operator,
     attention_operator, attention_gradient_operator, rounded_product_operator, rounded_sums_operator,
-    square_operator;
+    square_operator, column_sums_operator;
 
 enum { MOST_AXES = 8 };
 

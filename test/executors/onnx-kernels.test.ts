@@ -188,6 +188,20 @@ const graphs: Readonly<Record<string, Graph>> = {
     f32(3, 137, 101),
     f32(3, 137, 300),
   ).graph,
+  'sums of columns: pieces and blocks of rows that are not whole, with and without their axes, and such that are left':
+    trace(
+      't',
+      (x, y) => [
+        x.mul(2).sum([0]),
+        y.sum([0, 1]),
+        y.exp().sum([0, 1], true),
+        y.sum([0]),
+        y.sum([1, 2]),
+        x.sum([0]).mul(x).sum([0]),
+      ],
+      f32(1037, 35),
+      f32(3, 411, 130),
+    ).graph,
   'rows longer than a tile can hold': trace(
     't',
     (x, row) => [rmsNorm(x.add(row)), x.mul(row)],
@@ -332,7 +346,7 @@ describe.skipIf(!isShipped)('our own operators', () => {
   let expected: HostTensor[][];
   beforeAll(async () => {
     // Were they not there, all of this would try ONNX Runtime's own kernels.
-    expect(loadOperators().operators).toHaveLength(9);
+    expect(loadOperators().operators).toHaveLength(10);
     await using reference = new ReferenceExecutor();
     expected = [];
     for (const graph of Object.values(graphs))

@@ -11,6 +11,7 @@ export type OwnOperator =
   | 'Fused'
   | 'Transposed'
   | 'Square'
+  | 'ColumnSums'
   | 'Convolution'
   | 'KernelGradient'
   | 'Attention'

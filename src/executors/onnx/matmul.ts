@@ -2,7 +2,7 @@ import { at, elementCount, type TensorType } from '../../tensor/shape.ts';
 import type { Attributes } from '../../tensor/vocabulary.ts';
 import { lowerKernelGradient, lowerRows } from './convolution.ts';
 import type { Emitter, Value } from './emitter.ts';
-import { lowerRounded } from './rounded.ts';
+import { lowerRounded, mostAxes } from './rounded.ts';
 
 /** Whether a product is one of two matrices, the batch of the left one being more rows. */
 export function isGemm(a: TensorType, b: TensorType, { transposeA }: Attributes<'matmul'>): boolean {
@@ -77,9 +77,6 @@ function isSquare(
 
 /** Rows from which on our own products take three quarters of the time of ONNX Runtime's; with fewer they take as long. */
 const manyRows = 1024;
-
-/** Our operators know operands of no more axes. */
-const mostAxes = 8;
 
 /** Elements of a product up to which summing it over rows is faster than ONNX Runtime's products: sums stay in the second cache. */
 const mostSums = 200_000;

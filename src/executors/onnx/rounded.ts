@@ -6,7 +6,7 @@ import type { Emitter, Value } from './emitter.ts';
 const worthwhile = 2 ** 15;
 
 /** Our operators know operands of no more axes. */
-const mostAxes = 8;
+export const mostAxes = 8;
 
 /**
  * A product by our own operators that round operands to bfloat16, plus a vector for each row if given; undefined where the
