@@ -9,46 +9,17 @@
  * Attributes, written by `src/executors/onnx/attention.ts`:
  *   scale      of the scores
  *   segmented  1 when there is one more input: the offsets of segments, [B, N + 1], as floats
+ *   rounded    1 when operands of products are rounded to bfloat16 (`rounded-attention.c`)
  */
-#include "operators.h"
-#include "tile.h"
+#include "attention.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-/** Queries whose scores are made at once; tasks, each with memory of its own, that heads are shared out to. */
-enum { BLOCK = 72, MOST_TASKS = 16 };
+/** Tasks, each with memory of its own, that heads are shared out to. */
+enum { MOST_TASKS = 16 };
 _Static_assert(BLOCK % 4 == 0 && BLOCK % 6 == 0 && BLOCK % 8 == 0, "whole tiles of rows are read at every level");
 enum { MOST_OPERANDS = 9, LINE = 16 };
-
-typedef struct {
-  OrtApi *api;
-  const Level *level;
-  float scale;
-  int segmented;
-} Kernel;
-
-/** One run: operands as the operator has them, and their sizes. */
-typedef struct {
-  const Kernel *kernel;
-  const float *q, *k, *v, *y, *dy, *offsets;
-  float *out, *dq, *dk, *dv;
-  size_t batch, queries, keys, heads, size, offset_count;
-  float *memory;
-  size_t tasks, floats_of_task;
-} Run;
-
-/** A head of one segment: where its rows begin, how many there are, and how far apart. */
-typedef struct {
-  size_t queries, keys, stride;
-  /** First element of the first query and of the first key. */
-  size_t query, key;
-  /** Sizes filled up to whole tiles. */
-  size_t wide_keys, wide_size;
-} Segment;
-
-static size_t smaller_of(size_t a, size_t b) { return a < b ? a : b; }
-static size_t filled(size_t size, size_t part) { return (size + part - 1) / part * part; }
 
 /** Rows of `from` as panels of some columns: [inner][columns] each, times a factor. */
 static void write_panels(const Run *run, const float *from, const Segment *at, float factor, float *panels) {
@@ -198,8 +169,15 @@ static Segment segment_of(const Run *run, size_t batch, size_t head, size_t quer
 }
 
 static void run_segment(const Run *run, const Segment *at, float *memory) {
+  if (run->kernel->rounded) return run->out != NULL ? attend_rounded(run, at, memory) : differentiate_rounded(run, at, memory);
   if (run->out != NULL) attend(run, at, memory);
   else differentiate(run, at, memory);
+}
+
+/** Floats of memory that a segment of this size takes. */
+static size_t memory_of(const Run *run, const Segment *at) {
+  if (run->kernel->rounded) return run->out != NULL ? memory_of_attend_rounded(at) : memory_of_differentiate_rounded(at);
+  return run->out != NULL ? memory_of_attend(at, run->size) : memory_of_differentiate(at);
 }
 
 /** A head of one sequence, segment by segment. */
@@ -230,12 +208,16 @@ static OrtStatus *create(const OrtCustomOp *op, OrtApi *api, const OrtInfo *info
   (void)op;
   Kernel *kernel = malloc(sizeof *kernel);
   if (kernel == NULL) return ort_create_status(api, "Attention: out of memory");
-  *kernel = (Kernel){api, best_level(), 1, 0};
-  int64_t segmented = 0;
+  *kernel = (Kernel){api, best_level(), 1, 0, 0};
+  int64_t segmented = 0, rounded = 0;
   size_t one = 1;
   OrtStatus *status = ort_floats(api, info, "scale", &kernel->scale, &one);
   if (status == NULL) status = ort_integers(api, info, "segmented", &segmented, &one);
+  if (status == NULL) status = ort_integers(api, info, "rounded", &rounded, &one);
+  if (status == NULL && rounded != 0 && !multiplies_bfloat16())
+    status = ort_create_status(api, "Attention: this processor multiplies no bfloat16");
   kernel->segmented = segmented != 0;
+  kernel->rounded = rounded != 0;
   if (status == NULL) *out = kernel;
   else free(kernel);
   return status;
@@ -272,7 +254,7 @@ static OrtStatus *run_heads(Run *run, OrtContext *context) {
   OrtApi *api = run->kernel->api;
   const Segment whole = segment_of(run, 0, 0, 0, run->queries, 0, run->keys);
   run->tasks = smaller_of(MOST_TASKS, run->batch * run->heads);
-  run->floats_of_task = filled(run->out != NULL ? memory_of_attend(&whole, run->size) : memory_of_differentiate(&whole), LINE);
+  run->floats_of_task = filled(memory_of(run, &whole), LINE);
   run->memory = take_memory(run->tasks * run->floats_of_task);
   if (run->memory == NULL) return ort_create_status(api, "Attention: out of memory");
   OrtStatus *status = ort_parallel_for(api, context, run_task, run->tasks, 0, run);

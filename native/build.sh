@@ -18,5 +18,5 @@ done
 # shellcheck disable=SC2086
 gcc $flags -march=x86-64-v4 -mavx512bf16 -mprefer-vector-width=512 -c "$here/bfloat.c" -o "$work/bfloat.o"
 # shellcheck disable=SC2086
-for file in fused transposed convolution attention square rounded sums operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
+for file in fused transposed convolution attention rounded-attention square rounded sums operators; do gcc $flags -march=x86-64 -c "$here/$file.c" -o "$work/$file.o"; done
 gcc -shared -s -Wl,--build-id=none -o "$out" "$work"/*.o

@@ -3,7 +3,10 @@ import type { Emitter, Lowered, Value } from './emitter.ts';
 import { batchedMatmul } from './matmul.ts';
 import type { OnnxAttribute } from './model.ts';
 
-/** Attention: ONNX's own operator where nothing else is asked of it and all scores may be held at once, else composed. */
+/**
+ * Attention: ONNX's own operator where nothing else is asked of it and all scores may be held at once, in float32; else ours or
+ * composed.
+ */
 export function lowerAttention(
   emit: Emitter,
   [q, k, v, segments]: readonly [Value, Value, Value, Value?],
@@ -11,7 +14,8 @@ export function lowerAttention(
 ): readonly (Value | undefined)[] {
   const [B, S, H, D] = sizes4(q.shape);
   const fits = 4 * B * H * S * at(k.shape, 1) <= emit.scoreBytes;
-  if (emit.device !== 'webgpu' && segments === undefined && !used[1] && fits && scale > 0) {
+  const isPlain = segments === undefined && !used[1] && scale > 0;
+  if (isPlain && fits && emit.device !== 'webgpu' && !emit.roundsProducts) {
     // The three-axis form takes tokens x (heads * size) as our tensors are laid out; no transposition.
     const flat = [q, k, v].map((x) => emit.reshape(x, [B, at(x.shape, 1), H * D]));
     const y = emit.op(
@@ -29,7 +33,7 @@ export function lowerAttention(
         'Attention',
         operands,
         [{ shape: q.shape, dtype: q.dtype }],
-        ownAttributes(scale, segments),
+        ownAttributes(emit, scale, segments),
       ),
       undefined,
     ];
@@ -74,7 +78,7 @@ export function lowerAttentionGradient(
   if (emit.ownOperators) {
     const operands = [q, k, v, y, dyGiven, ...offsetsOf(emit, segments)];
     const results = [q, k, v].map(({ shape, dtype }) => ({ shape, dtype }));
-    return emit.own('AttentionGradient', operands, results, ownAttributes(scale, segments));
+    return emit.own('AttentionGradient', operands, results, ownAttributes(emit, scale, segments));
   }
   const [B, S, H] = sizes4(q.shape);
   const mask = segments && segmentMask(emit, segments, S);
@@ -140,8 +144,16 @@ function offsetsOf(emit: Emitter, segments: Value | undefined): Value[] {
   return segments === undefined ? [] : [emit.castTo(segments, 'float', 'f32')];
 }
 
-function ownAttributes(scale: number, segments: Value | undefined): Readonly<Record<string, OnnxAttribute>> {
-  return { scale: { floats: [scale] }, segmented: [Number(segments !== undefined)] };
+function ownAttributes(
+  emit: Emitter,
+  scale: number,
+  segments: Value | undefined,
+): Readonly<Record<string, OnnxAttribute>> {
+  return {
+    scale: { floats: [scale] },
+    segmented: [Number(segments !== undefined)],
+    rounded: [Number(emit.roundsProducts)],
+  };
 }
 
 /** Rotary positions through ONNX's operator, in its three-axis form. */

@@ -24,7 +24,7 @@ export interface LoweringTarget {
   readonly device: OnnxDevice;
   /** Whether models may use our own operators, those of `native/`. */
   readonly ownOperators: boolean;
-  /** Whether products of matrices round their operands to bfloat16, which only our own operators do. */
+  /** Whether products of matrices, those of attention too, round their operands to bfloat16, which only our own operators do. */
   readonly roundsProducts: boolean;
   /** Attention scores are computed in parts of at most this many bytes, so that memory does not grow with length squared. */
   readonly scoreBytes: number;

@@ -31,9 +31,9 @@ export interface OnnxOptions {
    */
   readonly kernels?: string | false;
   /**
-   * `bf16`: on the CPU, operands of matrix products of some size are rounded to bfloat16, with sums in float32. Needs our own
-   * operators and a processor that multiplies such numbers ({@link OnnxExecutor.ownOperators} tells); without, nothing
-   * compiles. Default `fp32`.
+   * `bf16`: on the CPU, operands of matrix products of some size, and of the products of attention, are rounded to bfloat16,
+   * with sums in float32. Needs our own operators and a processor that multiplies such numbers
+   * ({@link OnnxExecutor.ownOperators} tells); without, nothing compiles. Default `fp32`.
    */
   readonly precision?: OnnxPrecision;
 }
