@@ -132,8 +132,8 @@ export type DeviceChoice = DeviceName | 'auto';
 
 /**
  * {@link openExecutor}, where the choice may be left to what the machine has. A precision is kept to: with `auto` the CPU
- * stands in for an NVIDIA GPU only where it computes the same, which is `fp32`.
- * @throws UserError as {@link openExecutor}; for `auto` none but a RequestError for a precision that nothing here offers.
+ * stands in for an NVIDIA GPU only in those that it has too, `fp32` and `bf16`.
+ * @throws UserError as {@link openExecutor}; for `auto` also a RequestError for a precision that no CPU offers.
  */
 export async function openDevice(
   device: DeviceChoice = 'auto',
@@ -143,12 +143,12 @@ export async function openDevice(
   const found = await openNvidia(options);
   if (typeof found !== 'string') return found;
   const { threads, precision = 'fp32' } = options;
-  if (precision !== 'fp32')
+  if (!precisionsOf.cpu.includes(precision))
     throw new RequestError(
       'precision',
       `${precision} cannot be had here (${found}); leave it out, or see zoetrope doctor`,
     );
-  return await openExecutor('cpu', threads === undefined ? {} : { threads });
+  return await openExecutor('cpu', { precision, ...(threads !== undefined && { threads }) });
 }
 
 /** The executor of an NVIDIA GPU, or in one line why there is none. */
