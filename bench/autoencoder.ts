@@ -2,10 +2,10 @@
  * Time of the autoencoder on whole clips: encoding, decoding, the loss, and the loss with its gradients. CPU seconds are
  * those of all threads; on a busy machine they are the steadier figure.
  *
- *     npx node bench/autoencoder.ts [FRAMES=25] [SIDE=64] [PRESET=micro]
+ *     npx node bench/autoencoder.ts [FRAMES=25] [SIDE=64] [PRESET=micro] [PRECISION]
  */
 import { openExecutor } from '../src/app.ts';
-import { disposeAll, uploadTree } from '../src/executors/executor.ts';
+import { disposeAll, type Precision, uploadTree } from '../src/executors/executor.ts';
 import { autoencoderSpec, decode, encode } from '../src/models/autoencoder/autoencoder.ts';
 import { type AutoencoderPreset, autoencoderPresets, latentSpec } from '../src/models/autoencoder/config.ts';
 import { autoencoderLoss } from '../src/models/autoencoder/loss.ts';
@@ -19,7 +19,7 @@ import type { Graph } from '../src/tensor/tensor.ts';
 import { trace } from '../src/tensor/trace.ts';
 import { leaves } from '../src/tensor/tree.ts';
 
-const [frames = '25', side = '64', preset = 'micro'] = process.argv.slice(2);
+const [frames = '25', side = '64', preset = 'micro', precision] = process.argv.slice(2);
 const config = autoencoderPresets[preset as AutoencoderPreset];
 const spec = autoencoderSpec(config);
 const size = { height: Number(side), width: Number(side) };
@@ -29,7 +29,10 @@ const latents: TensorType = {
   dtype: 'f32',
 };
 
-await using executor = await openExecutor('cpu');
+await using executor = await openExecutor(
+  'cpu',
+  precision === undefined ? {} : { precision: precision as Precision },
+);
 const weights = leaves(uploadTree(executor, initialize(spec, keyFromSeed(1))));
 const draw = ({ shape }: TensorType, name: string) =>
   executor.upload(fromFloat32('f32', shape, normal(fold(keyFromSeed(2), name), elementCount(shape))));

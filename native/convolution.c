@@ -9,6 +9,8 @@
  *   biased     Convolution only: 1 when a third input, [outputs], is added to every position
  *   reversed   Convolution only: 1 when the kernel is [C, kD, kH, kW, outputs] and every axis of it is read backwards, which is
  *              the gradient of a convolution's input
+ *   rounded    1 when operands are rounded to bfloat16, for processors that multiply such numbers; sums are float32. Neighbouring
+ *              channels are pairs in the convolution, neighbouring positions in the gradient; a 0 ends those of odd number
  */
 #include "operators.h"
 #include "tile.h"
@@ -21,6 +23,8 @@
 enum { TASK = 64, BLOCK = 64, MOST_STRETCHES = BLOCK };
 /** Positions worth a sum of their own in the gradient, and most such sums. */
 enum { SHARE = 512, MOST_SHARES = 16 };
+/** Positions that are rounded at once. */
+enum { ROUNDED = 1024 };
 enum { GEOMETRY = 18, LINE = 16 };
 
 typedef struct {
@@ -34,13 +38,17 @@ typedef struct {
   Geometry at;
   size_t rank;
   int64_t result[MOST_AXES];
-  int biased, reversed;
+  int biased, reversed, rounded;
+  /** Rows and columns of a tile. */
+  size_t rows, columns;
 } Kernel;
 
 static size_t smaller_of(size_t a, size_t b) { return a < b ? a : b; }
 static size_t larger_of(size_t a, size_t b) { return a > b ? a : b; }
 static size_t parts_of(size_t whole, size_t part) { return (whole + part - 1) / part; }
 static size_t taps_of(const Geometry *at) { return at->size[0] * at->size[1] * at->size[2]; }
+static size_t seen_of(const Geometry *at) { return at->items * at->in[0] * at->in[1] * at->in[2]; }
+static size_t pairs_of(size_t count) { return parts_of(count, 2); }
 static size_t positions_of(const Geometry *at) { return at->items * at->out[0] * at->out[1] * at->out[2]; }
 
 static OrtStatus *read_geometry(Kernel *kernel, const OrtInfo *info) {
@@ -65,6 +73,18 @@ static OrtStatus *read_result(Kernel *kernel, const OrtInfo *info) {
   return status;
 }
 
+static OrtStatus *read_rounding(Kernel *kernel, const OrtInfo *info) {
+  int64_t rounded = 0;
+  size_t one = 1;
+  TRY(ort_integers(kernel->api, info, "rounded", &rounded, &one));
+  if (rounded != 0 && !multiplies_bfloat16())
+    return ort_create_status(kernel->api, "Convolution: this processor multiplies no bfloat16");
+  kernel->rounded = rounded != 0;
+  kernel->rows = kernel->rounded ? rounded_products.rows : kernel->products->rows;
+  kernel->columns = kernel->rounded ? rounded_products.columns : kernel->products->columns;
+  return NULL;
+}
+
 static OrtStatus *make_kernel(OrtApi *api, const OrtInfo *info, int has_direction, void **out) {
   Kernel *kernel = calloc(1, sizeof *kernel);
   if (kernel == NULL) return ort_create_status(api, "Convolution: out of memory");
@@ -75,6 +95,7 @@ static OrtStatus *make_kernel(OrtApi *api, const OrtInfo *info, int has_directio
   size_t one = 1;
   OrtStatus *status = read_geometry(kernel, info);
   if (status == NULL) status = read_result(kernel, info);
+  if (status == NULL) status = read_rounding(kernel, info);
   if (status == NULL && has_direction) status = ort_integers(api, info, "reversed", &reversed, &one);
   if (status == NULL && has_direction) status = ort_integers(api, info, "biased", &biased, &one);
   kernel->biased = biased != 0;
@@ -113,29 +134,82 @@ static size_t place_of(const Geometry *at, int axis, size_t to, size_t tap) {
 
 typedef struct {
   const Kernel *kernel;
+  /** The kernel's geometry; where operands are rounded, inputs are pairs of channels, and x and panels hold pairs. */
+  Geometry at;
   const float *x, *panels, *starts;
   float *out;
+  /** Where operands are rounded: x before that. */
+  const float *given;
   /** Whether rows are those of x: a position sees itself alone. */
   int is_direct;
   atomic_int failed;
 } Convolution;
 
-/** The kernel as panels of some outputs, each [taps * inputs][columns]. */
-static void write_panels(const Kernel *kernel, const float *weights, float *panels) {
+/** A panel of the kernel: outputs from `first` on, [taps * inputs][columns]. */
+static void write_panel(const Kernel *kernel, const float *weights, size_t first, float *panel) {
   const Geometry *at = &kernel->at;
-  const size_t taps = taps_of(at), inner = taps * at->inputs, columns = kernel->products->columns;
-  for (size_t first = 0; first < at->outputs; first += columns, panels += inner * columns) {
-    const size_t count = smaller_of(columns, at->outputs - first);
-    if (count < columns) memset(panels, 0, inner * columns * sizeof *panels);
-    if (!kernel->reversed) {
-      kernel->transpose(panels, columns, weights + first * inner, inner, count, inner);
+  const size_t taps = taps_of(at), inner = taps * at->inputs, columns = kernel->columns;
+  const size_t count = smaller_of(columns, at->outputs - first);
+  if (count < columns) memset(panel, 0, inner * columns * sizeof *panel);
+  if (!kernel->reversed) {
+    kernel->transpose(panel, columns, weights + first * inner, inner, count, inner);
+    return;
+  }
+  for (size_t tap = 0; tap < taps; tap++)
+    for (size_t input = 0; input < at->inputs; input++)
+      memcpy(panel + (tap * at->inputs + input) * columns,
+             weights + (input * taps + taps - 1 - tap) * at->outputs + first, count * sizeof *panel);
+}
+
+/** All panels. Where they are rounded, `memory` holds one before that; pairs are of a tap's inputs. */
+static void write_panels(const Kernel *kernel, const float *weights, float *panels, float *memory) {
+  const Geometry *at = &kernel->at;
+  const size_t taps = taps_of(at), columns = kernel->columns, tap_pairs = pairs_of(at->inputs) * columns;
+  for (size_t first = 0; first < at->outputs; first += columns) {
+    if (!kernel->rounded) {
+      write_panel(kernel, weights, first, panels);
+      panels += taps * at->inputs * columns;
       continue;
     }
-    for (size_t tap = 0; tap < taps; tap++)
-      for (size_t input = 0; input < at->inputs; input++)
-        memcpy(panels + (tap * at->inputs + input) * columns,
-               weights + (input * taps + taps - 1 - tap) * at->outputs + first, count * sizeof *panels);
+    write_panel(kernel, weights, first, memory);
+    for (size_t tap = 0; tap < taps; tap++, panels += tap_pairs)
+      rounded_products.write_panels((Pair *)panels, tap_pairs, memory + tap * at->inputs * columns, columns, at->inputs,
+                                    smaller_of(columns, at->outputs - first));
   }
+}
+
+/** Rounds numbers that lie side by side, and writes no more than their pairs. */
+static void round_numbers(Pair *out, const float *in, size_t count) {
+  const size_t whole = count / (2 * LINE) * 2 * LINE;
+  Pair rest[LINE];
+  rounded_products.write_rows(out, 0, in, 0, 1, whole);
+  if (whole == count) return;
+  rounded_products.write_rows(rest, 0, in + whole, 0, 1, count - whole);
+  memcpy(out + whole / 2, rest, pairs_of(count - whole) * sizeof *rest);
+}
+
+/** Rounds some positions of x, once for all taps that see them. */
+static void round_task(void *pointer, size_t task) {
+  Convolution *run = pointer;
+  const size_t inputs = run->kernel->at.inputs, pairs = run->at.inputs, first = task * ROUNDED;
+  const size_t count = smaller_of(ROUNDED, seen_of(&run->at) - first);
+  const float *in = run->given + first * inputs;
+  Pair *out = (Pair *)run->x + first * pairs;
+  if (inputs % 2 == 0) round_numbers(out, in, count * inputs);
+  else
+    for (size_t i = 0; i < count; i++) round_numbers(out + i * pairs, in + i * inputs, inputs);
+}
+
+/** Multiplies a tile of what positions see and a panel. */
+static void multiply_tile(const Convolution *run, size_t position, size_t column, size_t rows, const float *seen,
+                          const float *panel) {
+  const size_t inner = taps_of(&run->at) * run->at.inputs, outputs = run->at.outputs;
+  const size_t columns = smaller_of(run->kernel->columns, outputs - column);
+  float *out = run->out + position * outputs + column;
+  if (run->kernel->rounded)
+    rounded_products.multiply(out, outputs, rows, columns, (const Pair *)seen, inner, (const Pair *)panel, inner,
+                              run->starts + column);
+  else run->kernel->products->multiply(out, outputs, rows, columns, seen, inner, panel, inner, run->starts + column);
 }
 
 /** What a position of the result sees: [taps][inputs], zeros outside of x. */
@@ -166,27 +240,25 @@ static void write_row(const Geometry *at, const float *x, size_t position, float
 
 static void convolve_task(void *pointer, size_t task) {
   Convolution *run = pointer;
-  const Geometry *at = &run->kernel->at;
-  const Products *products = run->kernel->products;
+  const Geometry *at = &run->at;
+  const size_t tile_rows = run->kernel->rows, columns = run->kernel->columns;
   const size_t inner = taps_of(at) * at->inputs, last = smaller_of((task + 1) * TASK, positions_of(at));
-  float *tile = aligned_alloc(64, parts_of(products->rows * inner, LINE) * LINE * sizeof *tile);
+  float *tile = aligned_alloc(64, parts_of(tile_rows * inner, LINE) * LINE * sizeof *tile);
   if (tile == NULL) {
     atomic_store(&run->failed, 1);
     return;
   }
-  for (size_t first = task * TASK; first < last; first += products->rows) {
-    const size_t rows = smaller_of(products->rows, last - first);
+  for (size_t first = task * TASK; first < last; first += tile_rows) {
+    const size_t rows = smaller_of(tile_rows, last - first);
     const float *seen = run->x + first * inner;
-    if (!run->is_direct || rows < products->rows) {
+    if (!run->is_direct || rows < tile_rows) {
       seen = tile;
-      for (size_t row = 0; row < products->rows; row++)
+      for (size_t row = 0; row < tile_rows; row++)
         write_row(at, run->x, first + (row < rows ? row : 0), tile + row * inner);
     }
     const float *panel = run->panels;
-    for (size_t column = 0; column < at->outputs; column += products->columns, panel += inner * products->columns)
-      products->multiply(run->out + first * at->outputs + column, at->outputs, rows,
-                         smaller_of(products->columns, at->outputs - column), seen, inner, panel, inner,
-                         run->starts + column);
+    for (size_t column = 0; column < at->outputs; column += columns, panel += inner * columns)
+      multiply_tile(run, first, column, rows, seen, panel);
   }
   free(tile);
 }
@@ -198,30 +270,41 @@ static int is_direct(const Geometry *at) {
   return direct;
 }
 
+static OrtStatus *run_convolution(Convolution *run, OrtContext *context) {
+  OrtApi *api = run->kernel->api;
+  if (run->kernel->rounded)
+    TRY(ort_parallel_for(api, context, round_task, parts_of(seen_of(&run->at), ROUNDED), 0, run));
+  TRY(ort_parallel_for(api, context, convolve_task, parts_of(positions_of(&run->at), TASK), 0, run));
+  return atomic_load(&run->failed) ? ort_create_status(api, "Convolution: out of memory") : NULL;
+}
+
 static OrtStatus *convolve(void *pointer, OrtContext *context) {
   const Kernel *kernel = pointer;
   const Geometry *at = &kernel->at;
-  const size_t outputs = parts_of(at->outputs, kernel->products->columns) * kernel->products->columns;
-  const size_t size = taps_of(at) * at->inputs * outputs;
   const float *weights, *bias = NULL;
-  Convolution run = {.kernel = kernel, .is_direct = is_direct(at)};
-  TRY(bind(kernel, context, &run.x, &weights, &run.out));
+  Convolution run = {.kernel = kernel, .at = *at, .is_direct = is_direct(at)};
+  TRY(bind(kernel, context, &run.given, &weights, &run.out));
   if (kernel->biased) {
     OrtValue *value;
     TRY(ort_input(kernel->api, context, 2, &value));
     TRY(ort_data(kernel->api, value, (void **)&bias));
   }
-  float *panels = take_memory(size + outputs);
+  if (kernel->rounded) run.at.inputs = pairs_of(at->inputs);
+  const size_t outputs = parts_of(at->outputs, kernel->columns) * kernel->columns;
+  const size_t size = taps_of(at) * run.at.inputs * outputs;
+  const size_t panel = kernel->rounded ? taps_of(at) * at->inputs * kernel->columns : 0;
+  float *panels = take_memory(size + outputs + panel + (kernel->rounded ? seen_of(at) * run.at.inputs : 0));
   if (panels == NULL) return ort_create_status(kernel->api, "Convolution: out of memory");
-  write_panels(kernel, weights, panels);
-  memset(panels + size, 0, outputs * sizeof *panels);
-  if (bias != NULL) memcpy(panels + size, bias, at->outputs * sizeof *panels);
+  float *starts = panels + size, *memory = starts + outputs;
+  write_panels(kernel, weights, panels, memory);
+  memset(starts, 0, outputs * sizeof *starts);
+  if (bias != NULL) memcpy(starts, bias, at->outputs * sizeof *starts);
   run.panels = panels;
-  run.starts = panels + size;
-  OrtStatus *status =
-      ort_parallel_for(kernel->api, context, convolve_task, parts_of(positions_of(at), TASK), 0, &run);
+  run.starts = starts;
+  run.x = kernel->rounded ? memory + panel : run.given;
+  OrtStatus *status = run_convolution(&run, context);
   give_memory(panels);
-  return status == NULL && atomic_load(&run.failed) ? ort_create_status(kernel->api, "Convolution: out of memory") : status;
+  return status;
 }
 
 /* The gradient of the kernel: positions are cut into shares, and each line of taps of each share is a task with its own sums. */
@@ -296,14 +379,37 @@ static void add_block(const Gradient *run, const Stretch *stretches, size_t coun
   }
 }
 
+/** As `add_block`, of rounded numbers: `memory` holds panels of the block, which pair neighbours within a stretch. */
+static void add_rounded_block(const Gradient *run, const Stretch *stretches, size_t count, float *sums, Pair *memory) {
+  const Geometry *at = &run->kernel->at;
+  const size_t rows = run->kernel->rows, columns = run->kernel->columns, panel = BLOCK * columns;
+  Pair *left = memory, *right = memory + parts_of(at->outputs, columns) * panel;
+  size_t pairs = 0;
+  for (const Stretch *from = stretches; from < stretches + count; pairs += pairs_of(from++->length)) {
+    rounded_products.write_panels(left + pairs * columns, panel, from->a, at->outputs, from->length, at->outputs);
+    rounded_products.write_panels(right + pairs * columns, panel, from->b, at->inputs * at->stride[2], from->length,
+                                  at->inputs);
+  }
+  for (size_t column = 0; column < at->inputs; column += columns)
+    for (size_t row = 0; row < at->outputs; row += rows)
+      rounded_products.add_products(sums + row * run->columns + column, run->columns,
+                                    left + row / columns * panel + row % columns, right + column / columns * panel, pairs);
+}
+
+/** Memory for a block: panels of pairs, at most one for each position; or tiles that are not whole. */
+static size_t block_memory(const Kernel *kernel) {
+  const size_t columns = kernel->columns;
+  if (!kernel->rounded) return BLOCK * (kernel->rows + columns);
+  return BLOCK * columns * (parts_of(kernel->at.outputs, columns) + parts_of(kernel->at.inputs, columns));
+}
+
 static void gradient_task(void *pointer, size_t task) {
   Gradient *run = pointer;
   const Geometry *at = &run->kernel->at;
-  const Products *products = run->kernel->products;
   const size_t lines = at->size[0] * at->size[1], share = task / lines, line = task % lines, width = at->size[2];
   const size_t tap_sums = run->rows * run->columns;
   float *sums = run->sums + task * width * tap_sums;
-  float *memory = aligned_alloc(64, BLOCK * (products->rows + products->columns) * sizeof *memory);
+  float *memory = aligned_alloc(64, block_memory(run->kernel) * sizeof *memory);
   if (memory == NULL) {
     atomic_store(&run->failed, 1);
     return;
@@ -316,7 +422,9 @@ static void gradient_task(void *pointer, size_t task) {
       Stretch stretches[MOST_STRETCHES];
       const size_t tap[3] = {line / at->size[1], line % at->size[1], w};
       const size_t count = find_stretches(run, first, smaller_of(first + pieces_of_block, last), tap, stretches);
-      if (count > 0) add_block(run, stretches, count, sums + w * tap_sums, memory);
+      if (count == 0) continue;
+      if (run->kernel->rounded) add_rounded_block(run, stretches, count, sums + w * tap_sums, (Pair *)memory);
+      else add_block(run, stretches, count, sums + w * tap_sums, memory);
     }
   free(memory);
 }
@@ -340,7 +448,6 @@ static void add_shares(void *pointer, size_t output) {
 static OrtStatus *gradient(void *pointer, OrtContext *context) {
   const Kernel *kernel = pointer;
   const Geometry *at = &kernel->at;
-  const Products *products = kernel->products;
   Gradient run = {.kernel = kernel};
   TRY(bind(kernel, context, &run.x, &run.dy, &run.out));
   run.pieces_of_line = parts_of(at->out[2], BLOCK);
@@ -348,8 +455,8 @@ static OrtStatus *gradient(void *pointer, OrtContext *context) {
   const size_t wanted = smaller_of(MOST_SHARES, larger_of(1, positions_of(at) / SHARE));
   run.pieces_of_share = larger_of(1, parts_of(run.pieces, wanted));
   run.shares = larger_of(1, parts_of(run.pieces, run.pieces_of_share));
-  run.rows = parts_of(at->outputs, products->rows) * products->rows;
-  run.columns = parts_of(at->inputs, products->columns) * products->columns;
+  run.rows = parts_of(at->outputs, kernel->rows) * kernel->rows;
+  run.columns = parts_of(at->inputs, kernel->columns) * kernel->columns;
   run.sums = take_memory(run.shares * taps_of(at) * run.rows * run.columns);
   if (run.sums == NULL) return ort_create_status(kernel->api, "KernelGradient: out of memory");
   const size_t tasks = run.shares * at->size[0] * at->size[1];

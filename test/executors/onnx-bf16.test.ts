@@ -10,11 +10,11 @@ import { loadOperators } from '../../src/executors/onnx/native/operators.ts';
 import { openOnnxExecutor } from '../../src/executors/onnx/open-node.ts';
 import { ReferenceExecutor } from '../../src/executors/reference/reference-executor.ts';
 import { keyFromSeed, normal } from '../../src/random/philox.ts';
-import { attention, concat, matmul, softmax } from '../../src/tensor/functions.ts';
+import { attention, concat, convolution, matmul, softmax } from '../../src/tensor/functions.ts';
 import { gradients } from '../../src/tensor/gradients.ts';
 import { fromFloat32, type HostTensor, toFloat32 } from '../../src/tensor/host-tensor.ts';
 import { elementCount, type TensorType } from '../../src/tensor/shape.ts';
-import { constant, type Graph, type Tensor, zeros } from '../../src/tensor/tensor.ts';
+import { applyOne, constant, type Graph, type Tensor, zeros } from '../../src/tensor/tensor.ts';
 import { trace } from '../../src/tensor/trace.ts';
 import { cases, longAttention } from './cases.ts';
 import { difference, evaluate } from './comparison.ts';
@@ -243,6 +243,116 @@ describe.skipIf(!multiplies)('attention in bfloat16 on the CPU', () => {
 
   it('gives the same bits with 1, 2 and 4 threads', async () => {
     const [one, two, four] = [await attend(1), await attend(2), await attend(4)];
+    expect(two).toEqual(one);
+    expect(four).toEqual(one);
+  });
+});
+
+interface Convolved {
+  readonly x: readonly number[];
+  readonly kernel: readonly number[];
+  readonly strides?: readonly number[];
+  readonly padding?: readonly (readonly [number, number])[];
+}
+
+const convolutions: Readonly<Record<string, Convolved>> = {
+  'whole tiles': { x: [1, 4, 8, 8, 32], kernel: [32, 3, 1, 1, 32] },
+  'odd channels, causal padding, lines longer than a block, several shares': {
+    x: [2, 3, 5, 70, 13],
+    kernel: [37, 3, 3, 3, 13],
+    padding: [
+      [2, 0],
+      [1, 1],
+      [1, 1],
+    ],
+  },
+  'three channels, several tasks of rounding': {
+    x: [1, 40, 41, 3],
+    kernel: [33, 3, 3, 3],
+    padding: [
+      [1, 1],
+      [1, 1],
+    ],
+  },
+  'one channel to one': { x: [1, 9, 1], kernel: [1, 2, 1] },
+  'more channels than a panel, odd and even': { x: [1, 9, 11, 70], kernel: [65, 2, 3, 70] },
+  'odd channels, more than a line of pairs': { x: [1, 5, 6, 35], kernel: [40, 2, 2, 35] },
+  'strides and padding behind': {
+    x: [3, 9, 31, 7],
+    kernel: [12, 3, 2, 7],
+    strides: [2, 3],
+    padding: [
+      [1, 1],
+      [0, 2],
+    ],
+  },
+  'a kernel of one tap': { x: [2, 5, 7, 21], kernel: [19, 1, 1, 21] },
+  'lines of one position': {
+    x: [1, 150, 1, 6],
+    kernel: [10, 3, 1, 6],
+    padding: [
+      [2, 0],
+      [0, 0],
+    ],
+  },
+};
+
+/** x, kernel, dy -> y, dx, dkernel, of operands as they are or that the graph rounds. With strides dx stays float32. */
+function convolutionGraph({ x, kernel, ...around }: Convolved, round: (x: Tensor) => Tensor): Graph {
+  const [kernelSize, inputSize] = [kernel.slice(1, -1), x.slice(1, -1)];
+  const strides = around.strides ?? kernelSize.map(() => 1);
+  const padding = around.padding ?? kernelSize.map(() => [0, 0] as const);
+  const roundStrided = strides.every((stride) => stride === 1) ? round : (given: Tensor) => given;
+  const types = [f32(...x), f32(...kernel)] as const;
+  const { graph } = trace('t', (a, b) => [convolution(a, b, { strides, padding })], ...types);
+  const build = (a: Tensor, b: Tensor, dy: Tensor) => [
+    convolution(round(a), round(b), { strides, padding }),
+    applyOne('convolutionInputGradient', [roundStrided(dy), roundStrided(b)], {
+      strides,
+      padding,
+      inputSize,
+    }),
+    applyOne('convolutionKernelGradient', [round(a), round(dy)], { strides, padding, kernelSize }),
+  ];
+  return trace('t', build, ...types, f32(...graph.outputs[0]!.shape)).graph;
+}
+
+async function convolve(threads: number, precision: 'bf16' | 'fp32' = 'bf16'): Promise<HostTensor[][]> {
+  await using executor = openOnnxExecutor({ precision, threads });
+  const results: HostTensor[][] = [];
+  for (const row of Object.values(convolutions)) {
+    const graph = convolutionGraph(row, (x) => x);
+    results.push(await evaluate(executor, graph, valuesOf(graph)));
+  }
+  return results;
+}
+
+describe.skipIf(!multiplies)('convolutions in bfloat16 on the CPU', () => {
+  it('are those of rounded operands up to the order of sums, gradients as well', async () => {
+    await using reference = new ReferenceExecutor();
+    const found = await convolve(0);
+    const wrong: string[] = [];
+    for (const [i, [name, row]] of Object.entries(convolutions).entries()) {
+      const graph = convolutionGraph(row, rounded);
+      const expected = await evaluate(reference, graph, valuesOf(graph));
+      const problems = expected.map((result, k) => difference(found[i]![k]!, result, 4e-6));
+      if (problems.some((problem) => problem !== undefined)) wrong.push(`${name} ${problems.join('; ')}`);
+    }
+    expect(wrong).toEqual([]);
+  });
+
+  it('are not those of float32', async () => {
+    const [exact, found] = [await convolve(0, 'fp32'), await convolve(0)];
+    for (const [i, results] of found.entries())
+      for (const k of [0, 2]) expect(difference(results[k]!, exact[i]![k]!, 1e-4)).toBeDefined();
+  });
+
+  it.skipIf(!hasCompiler)('read and write nothing beyond their operands, results and memory', () => {
+    expectBounds('convolution-bounds.c', ['bfloat.c', 'tile.c', 'product.c']);
+  });
+
+  it('give the same bits with 1, 2 and 4 threads', async () => {
+    const [one, two, four] = [await convolve(1), await convolve(2), await convolve(4)];
     expect(two).toEqual(one);
     expect(four).toEqual(one);
   });

@@ -23,6 +23,7 @@ export function lowerConvolution(
       result: result.shape,
       biased: [0],
       reversed: [0],
+      rounded: [Number(emit.roundsProducts)],
     })[0];
   }
   const y = channelsFirstConv(
@@ -56,6 +57,7 @@ export function lowerRows(
     result: result.shape,
     biased: [Number(bias !== undefined)],
     reversed: [Number(!transposed)],
+    rounded: [0],
   })[0];
 }
 
@@ -82,6 +84,7 @@ export function lowerInputGradient(
       result: result.shape,
       biased: [0],
       reversed: [1],
+      rounded: [Number(emit.roundsProducts)],
     })[0];
   }
   const spread = spreadOut(emit, toChannelsFirst(emit, dy), strides);
@@ -112,7 +115,8 @@ export function lowerKernelGradient(
   const [inputs, outputs] = [lastOf(x.shape), lastOf(dy.shape)];
   if (isOurs(emit, x.shape)) {
     const geometry = geometryOf(x.shape, dy.shape, { kernelSize, strides, padding }, { inputs, outputs });
-    return emit.own('KernelGradient', [x, dy], [result], { geometry, result: result.shape })[0];
+    const rounded = [Number(emit.roundsProducts)];
+    return emit.own('KernelGradient', [x, dy], [result], { geometry, result: result.shape, rounded })[0];
   }
   const spatial = dy.shape.slice(1, -1);
   const rows = elementCount(dy.shape.slice(0, -1));
