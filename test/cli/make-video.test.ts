@@ -2,14 +2,13 @@ import { execFile, spawn } from 'node:child_process';
 import { mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Writable } from 'node:stream';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { main } from '../../src/cli/main.ts';
 import { writeModel } from '../../src/storage/model-file.ts';
 import { readVideo } from '../../src/video/read.ts';
 import { writeVideo } from '../../src/video/write.ts';
 import { pattern, tinyWeights, writeTinyModel } from '../pipeline/tiny-model.ts';
+import { runCommand as run } from './run-command.ts';
 
 const root = resolve(import.meta.dirname, '../..');
 /** Whether the package ships operators of our own for this platform. */
@@ -27,22 +26,6 @@ beforeAll(async () => {
   await writeVideo(pattern(1), at('image.png'));
 });
 afterAll(() => rm(folder, { recursive: true }));
-
-/** Runs a command in process on the tiny model. */
-async function run(...argv: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const written = { stdout: '', stderr: '' };
-  const sink = (name: keyof typeof written) =>
-    new Writable({
-      write(chunk, _encoding, done) {
-        written[name] += chunk;
-        done();
-      },
-    });
-  const signal = new AbortController().signal;
-  const terminal = { stdout: sink('stdout'), stderr: sink('stderr'), signal };
-  const code = await main(argv, terminal);
-  return { code, ...written };
-}
 
 const tiny = () => ['--model', model, '--device', 'cpu', '--steps', '2', '--seed', '7'];
 const small = ['--size', '16x16', '--frames', '5'];

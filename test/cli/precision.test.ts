@@ -2,13 +2,12 @@ import { spawnSync } from 'node:child_process';
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { Writable } from 'node:stream';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { loadModel, openDevice, reportNvidiaLibraries } from '../../src/app.ts';
-import { main } from '../../src/cli/main.ts';
 import { libraryPathVariable } from '../../src/executors/nvidia/bindings/discovery.ts';
 import { RequestError } from '../../src/pipeline/request.ts';
 import { writeTinyModel } from '../pipeline/tiny-model.ts';
+import { runCommand as run } from './run-command.ts';
 
 const hasGpu = (await reportNvidiaLibraries()).some(({ name, path }) => name === 'driver' && path);
 const hasCompiler = spawnSync('gcc', ['--version']).status === 0;
@@ -20,20 +19,6 @@ beforeAll(async () => {
   await writeTinyModel(folder);
 });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-async function run(...argv: string[]): Promise<{ code: number; stdout: string; stderr: string }> {
-  const written = { stdout: '', stderr: '' };
-  const sink = (name: keyof typeof written) =>
-    new Writable({
-      write(chunk, _encoding, done) {
-        written[name] += chunk;
-        done();
-      },
-    });
-  const { signal } = new AbortController();
-  const code = await main(argv, { stdout: sink('stdout'), stderr: sink('stderr'), signal });
-  return { code, ...written };
-}
 
 /** Asks for a plan in a precision, on what the machine has. */
 const plan = (precision: string) =>

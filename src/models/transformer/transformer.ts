@@ -193,8 +193,8 @@ function joined(text: Tensor, video: Tensor, order: Tensor): Tensor {
 }
 
 /**
- * silu(out(silu(in(sinusoids of 1000 t))) + summary), t [B, M, 1] and summary [B, M or 1, width] -> [B, M, width]: the timestep (Peebles & Xie 2022, after Ho et al.
- * 2020) and what the text is about as a whole, which is learnt long before attention finds single words (SD3, Esser et al.
+ * silu(out(silu(in(sinusoids of 1000 t))) + summary), t [B, M, 1] and summary [B, M or 1, width] -> [B, M, width]: the
+ * timestep (Peebles & Xie 2022, after Ho et al. 2020) and what the text is about as a whole, which is learnt long before attention finds single words (SD3, Esser et al.
  * 2024, section 4).
  */
 function conditionEmbedding(
